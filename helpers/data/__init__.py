@@ -1,0 +1,1 @@
+"""Where every tensor comes from: embedded, simulated, or real files on disk."""

@@ -1,0 +1,186 @@
+"""One explorer: a pure function `draw(**values) -> Figure` becomes sliders beside a figure.
+
+The same object is live in JupyterLab (Panel), can be served (`explorer.layout.servable()`), and leaves a Plotly figure
+with a slider of its own in committed notebooks and reports, where there is no kernel and no network.
+"""
+
+import functools
+import json
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import plotly.graph_objects as go
+
+STATIC = "COURSE_STATIC"
+"""Set to 1 where no one can move a live slider (reports, committed notebooks): only the Plotly figure is made."""
+
+
+@dataclass(frozen=True)
+class Slider:
+    """A number to move. `log` steps through powers of two."""
+
+    default: float
+    low: float
+    high: float
+    step: float = 1
+    label: str = ""
+    powers: bool = False
+
+    def grid(self) -> list:
+        """The values of the figure's own slider, at most 13, ends and default among them."""
+        if self.powers:
+            values, value = [], self.low
+            while value <= self.high:
+                values.append(value)
+                value *= 2
+            return sorted({*values, self.default, self.high})
+        steps = round((self.high - self.low) / self.step)
+        stride = max(1, -(-steps // 11))
+        values = {self._on_grid(index) for index in range(0, steps + 1, stride)} | {self._on_grid(steps), self.default}
+        return sorted(values)
+
+    def _on_grid(self, index: int):
+        value = self.low + index * self.step
+        return int(round(value)) if self.whole else round(value, 10)
+
+    @property
+    def whole(self) -> bool:
+        """Whether it moves over whole numbers."""
+        return all(float(x).is_integer() for x in (self.default, self.low, self.step))
+
+
+@dataclass(frozen=True)
+class Choice:
+    """One of several texts."""
+
+    default: str
+    options: tuple[str, ...]
+    label: str = ""
+
+    def grid(self) -> list:
+        """All options."""
+        return list(self.options)
+
+
+class Explorer:
+    """Sliders beside a figure; made by `explore`."""
+
+    def __init__(self, draw: Callable[..., go.Figure], controls: dict[str, Slider | Choice], over: str) -> None:
+        self.controls, self.over = controls, over
+        # Drawn once for each setting: going back and forth costs nothing. A figure is never changed after it was drawn.
+        self.draw = functools.lru_cache(maxsize=256)(draw)
+
+    @property
+    def defaults(self) -> dict:
+        """The values that the explorer starts with."""
+        return {name: control.default for name, control in self.controls.items()}
+
+    @functools.cached_property
+    def figure(self) -> go.Figure:
+        """The figure at the defaults with frames over one axis and its own slider."""
+        control = self.controls[self.over]
+        base = go.Figure(self.draw(**self.defaults))
+        frames, steps = [], []
+        for value in control.grid():
+            drawn = self.draw(**{**self.defaults, self.over: value})
+            name = str(value)
+            layout = {key: part for key, part in drawn.layout.to_plotly_json().items() if key != "template"}
+            frames.append(go.Frame(name=name, data=drawn.data, layout=layout))
+            move = {"mode": "immediate", "frame": {"duration": 0, "redraw": True}, "transition": {"duration": 0}}
+            steps.append({"method": "animate", "label": f"{value:.4g}" if not isinstance(value, str) else value,
+                          "args": [[name], move]})
+        base.frames = frames
+        active = control.grid().index(control.default)
+        base.layout.sliders = [{
+            "active": active,
+            "steps": steps,
+            "currentvalue": {"prefix": f"{control.label or self.over}: "},
+            "pad": {"t": 56},
+        }]
+        base.layout.height = (base.layout.height or 420) + 100
+        base.layout.margin.b = (base.layout.margin.b or 56) + 100
+        return base
+
+    @functools.cached_property
+    def widgets(self) -> dict:
+        """The Panel widget of each control, by name."""
+        import panel as pn
+
+        made = {}
+        for name, control in self.controls.items():
+            label = control.label or name
+            if isinstance(control, Choice):
+                made[name] = pn.widgets.Select(name=label, options=list(control.options), value=control.default)
+            elif control.powers:
+                made[name] = pn.widgets.DiscreteSlider(name=label, options=control.grid(), value=control.default)
+            else:
+                kind = pn.widgets.IntSlider if control.whole else pn.widgets.FloatSlider
+                made[name] = kind(name=label, start=control.low, end=control.high, step=control.step, value=control.default)
+        return made
+
+    @functools.cached_property
+    def layout(self):
+        """The live layout: sliders, the figure, and its sentence as text that a screen reader announces."""
+        import panel as pn
+
+        def show(**values):
+            figure = go.Figure(self.draw(**values))
+            sentence = figure.layout.title.subtitle.text or ""
+            figure.layout.title.subtitle.text = ""
+            return figure, f"<p role='status' style='margin:0'>{sentence}</p>"
+
+        first, sentence = show(**self.defaults)
+        pane = pn.pane.Plotly(first, config={"displayModeBar": False}, sizing_mode="stretch_width",
+                              height=first.layout.height or 420)
+        text = pn.pane.HTML(sentence, sizing_mode="stretch_width", styles={"font-size": "14px"})
+
+        def update(*_events) -> None:
+            pane.object, text.object = show(**{name: widget.value for name, widget in self.widgets.items()})
+
+        for widget in self.widgets.values():
+            widget.param.watch(update, "value")
+        sliders = pn.FlexBox(*self.widgets.values(), gap="24px")
+        return pn.Column(sliders, text, pane, sizing_mode="stretch_width", max_width=980)
+
+    def _repr_mimebundle_(self, include=None, exclude=None):
+        # One display: JupyterLab draws Panel's layout where it is in the bundle, else the Plotly figure.
+        still = {"application/vnd.plotly.v1+json": json.loads(self.figure.to_json()), "text/plain": repr(self)}
+        if os.environ.get(STATIC):
+            return still, {}
+        bundle = self.layout._repr_mimebundle_(include, exclude)
+        data, metadata = bundle if isinstance(bundle, tuple) else (bundle, {})
+        return {**data, **still}, metadata
+
+    def __repr__(self) -> str:
+        return f"Explorer over {', '.join(control.label or name for name, control in self.controls.items())}"
+
+
+@functools.cache
+def _load_panel() -> None:
+    import panel as pn
+
+    pn.extension("plotly", inline=True)
+
+
+def explore(draw: Callable[..., go.Figure], *, over: str | None = None, **controls: Slider | Choice) -> Explorer:
+    """Sliders beside the figure that `draw` makes of their values.
+
+    Args:
+        draw: a pure function of the controls' values, `draw(**values) -> plotly Figure`, under 100 ms a call; its
+            title's subtitle is the sentence that reads the figure out. Every call draws the same traces, in the same order.
+        over: the control whose slider the saved figure keeps; the first one by default.
+        controls: a `Slider` or `Choice` for every argument, such as `run.slider("beta", step=0.05)`.
+
+    Raises:
+        ValueError: no controls, `over` is none of them, or a default lies outside its bounds.
+    """
+    over = over or next(iter(controls), None)
+    if over not in controls:
+        raise ValueError(f"over is {over!r}, but it must be one of the controls: {', '.join(controls) or 'none were given'}.")
+    for name, control in controls.items():
+        if isinstance(control, Slider) and not control.low <= control.default <= control.high:
+            raise ValueError(f"{name} starts at {control.default}, outside its slider's [{control.low}, {control.high}].")
+    if not os.environ.get(STATIC):
+        _load_panel()
+    return Explorer(draw, controls, over)

@@ -1,0 +1,18 @@
+"""Small measures that several lessons use."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+
+def mean_std(values: Sequence, axis: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and sample standard deviation (n - 1; 0 for a single value) along an axis, the seeds' by default.
+
+    Raises:
+        ValueError: no values.
+    """
+    array = np.asarray(values, dtype=float)
+    if array.shape == () or array.shape[axis] == 0:
+        raise ValueError("mean_std was given no values, but at least one is needed.")
+    std = array.std(axis=axis, ddof=1) if array.shape[axis] > 1 else np.zeros(array.mean(axis=axis).shape)
+    return array.mean(axis=axis), std

@@ -1,0 +1,156 @@
+"""The start of every lesson: parameters checked before any work, everything seeded, threads and plots set."""
+
+import ctypes
+import os
+import random
+import sys
+from dataclasses import dataclass, field
+
+from helpers.lab import ledger, parameters
+from helpers.lab.claims import ClaimRow, ClaimTable, Record, Recorded
+from helpers.lab.parameters import Parameter, ParameterError
+
+
+@dataclass
+class Run:
+    """A run of a lesson; made by `start`. Parameters are attributes too: `run.timesteps`."""
+
+    lesson: str
+    values: dict[str, int | float | str | bool]
+    declared: dict[str, Parameter]
+    device: str = "cpu"
+    measured: dict[str, float] = field(default_factory=dict)
+
+    def __getattr__(self, name: str):
+        values = self.__dict__.get("values", {})
+        if name not in values:
+            raise AttributeError(f"this run has no {name!r}; its parameters are {', '.join(values)}.")
+        return values[name]
+
+    @property
+    def quick(self) -> bool:
+        """Whether this is the quick profile."""
+        return self.values.get("profile", "quick") == "quick"
+
+    def slider(self, name: str, **changes):
+        """A slider over the declared range of a parameter, starting at this run's value.
+
+        Args:
+            name: of a numeric parameter with both bounds, or of one with choices.
+            changes: fields of `Slider` to set differently, such as step, label, low, high.
+        """
+        from helpers.lab.explore import Choice, Slider
+
+        parameter = self.declared[name]
+        if parameter.choices:
+            return Choice(self.values[name], parameter.choices, **{"label": parameter.help, **changes})
+        step = 1 if parameter.type == "int" else (parameter.high - parameter.low) / 20
+        settings = {"low": parameter.low, "high": parameter.high, "step": step, "label": parameter.help}
+        return Slider(self.values[name], **{**settings, **changes})
+
+    def claim(self, claim_id: str, measured: float) -> ClaimRow:
+        """Show what this run measured for a claim of course/claims.toml beside the recorded seeds, and keep it.
+
+        Raises:
+            ValueError: the claim is unknown or belongs to another lesson, or the figure is not finite.
+        """
+        claim = ledger.claims().get(claim_id)
+        if claim is None or claim.lesson != self.lesson:
+            mine = [c.id for c in ledger.claims().values() if c.lesson == self.lesson]
+            raise ValueError(f"{claim_id!r} is no claim of {self.lesson}: it must be one of {', '.join(mine)}.")
+        row = ClaimRow(claim, float(measured), self.recorded(claim_id, claim.profile), self._comparable(claim.profile))
+        self.measured[claim_id] = row.measured
+        return row
+
+    def claims(self) -> ClaimTable:
+        """Every claim that this run has measured, as the table "Paper and here"."""
+        return ClaimTable([self.claim(claim_id, value) for claim_id, value in list(self.measured.items())])
+
+    def record(self, **figures) -> Record:
+        """Keep figures (numbers or lists of numbers) by name, for `course report --record` and whoever reads the run."""
+        return Record(figures)
+
+    def recorded(self, name: str, profile: str | None = None) -> Recorded | None:
+        """Mean and standard deviation over the recorded seeds of a claim or a figure; None where nothing is recorded."""
+        results = ledger.recorded(self.lesson, profile or self.values.get("profile", "quick"))
+        if results is None or name not in results["values"]:
+            return None
+        return Recorded(results["values"][name], results["seeds"])
+
+    def _comparable(self, profile: str) -> bool:
+        """Whether this run differs from the recorded ones in nothing but its seed."""
+        results = ledger.recorded(self.lesson, profile)
+        ours = {k: v for k, v in self.values.items() if k not in ("seed", "device")}
+        return results is not None and all(results["parameters"].get(k) == v for k, v in ours.items())
+
+    def __repr__(self) -> str:
+        values = " · ".join(f"{k} = {v}" for k, v in self.values.items() if k != "device")
+        return f"{self.lesson} · {values}" + (f" · on {self.device}" if "device" in self.values else "")
+
+
+def start(lesson: str, **values) -> Run:
+    """Start a lesson: check every parameter against its declared range, seed everything, set threads and plots.
+
+    A lesson that declares a `device` uses torch: torch is then imported, seeded and given its threads (one in the quick
+    profile, all in full; OMP_NUM_THREADS wins). A lesson without one starts without torch.
+
+    Args:
+        lesson: such as "01_neurons/01_spiking_neurons".
+        values: every parameter that the lesson's `parameters` cell declares.
+
+    Returns:
+        The run; its parameters are attributes.
+
+    Raises:
+        ParameterError: an unknown, missing, mistyped or out-of-range parameter, or a device that is not there.
+    """
+    known = parameters.declared(lesson)
+    checked = parameters.check(lesson, values)
+    if missing := [name for name in known if name not in values]:
+        raise ParameterError(f"{lesson} needs every parameter: lab.start was not given {', '.join(missing)}.")
+    run = Run(lesson, checked, known)
+    random.seed(checked.get("seed", 0))
+    if "device" in known:
+        _start_torch(run)
+    import numpy as np
+
+    np.random.seed(checked.get("seed", 0))
+    os.environ.setdefault("PANEL_INLINE", "true")
+    from helpers.lab.style import use_template
+
+    use_template()
+    return run
+
+
+def _start_torch(run: Run) -> None:
+    import torch
+
+    available = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    wanted = run.values["device"]
+    if wanted == "auto":
+        wanted = next(name for name in ("cuda", "mps", "cpu") if available[name])
+    if not available[wanted]:
+        there = ", ".join(name for name, present in available.items() if present)
+        raise ParameterError(f"device is {wanted!r}, but this machine has only {there}: pass one of these, or auto.")
+    run.device = wanted
+    torch.manual_seed(run.values.get("seed", 0))
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS") or (1 if run.quick else cores)))
+    keep_freed_memory()
+
+
+def keep_freed_memory() -> None:
+    """Ask glibc to keep freed memory instead of handing it back and fetching it again, page by page, every step.
+
+    Worth a fifth to a third of a training step of tensors of a few MB on Linux; elsewhere nothing happens.
+    """
+    if not sys.platform.startswith("linux"):
+        return
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (OSError, AttributeError):
+        return
+    trim, top_pad, mmap = -1, -2, -3
+    mallopt(trim, 2**31 - 1)
+    mallopt(top_pad, 64 * 2**20)
+    mallopt(mmap, 2**30)

@@ -1,0 +1,1 @@
+"""Chapter 1: spiking neurons, and events as vectors."""
