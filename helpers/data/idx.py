@@ -56,10 +56,14 @@ def read_idx(path: Path | str) -> np.ndarray:
     shape = struct.unpack(f">{raw[3]}I", raw[4:head])
     size = math.prod(shape)
     if size > _LARGEST:
-        raise DataError(f"{path} claims {size:,} bytes in its header, which no such file has: fetch the original again.")
+        raise DataError(
+            f"{path} claims {size:,} bytes in its header, which no such file has: fetch the original again."
+        )
     if len(raw) - head != size:
         kind = "truncated" if len(raw) - head < size else "too long"
-        raise DataError(f"{path} is {kind} (its header promises {size:,} bytes, {len(raw) - head:,} follow): fetch it again.")
+        raise DataError(
+            f"{path} is {kind} (its header promises {size:,} bytes, {len(raw) - head:,} follow): fetch it again."
+        )
     return np.frombuffer(raw, np.uint8, offset=head).reshape(shape)
 
 

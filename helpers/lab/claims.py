@@ -59,7 +59,9 @@ def _plain(value):
         return [_plain(entry) for entry in value]
     value = float(value)
     if not math.isfinite(value):
-        raise ValueError(f"a figure to record is {value}, but only finite numbers can be kept: look for the cell that made it.")
+        raise ValueError(
+            f"a figure to record is {value}, but only finite numbers can be kept: look for the cell that made it."
+        )
     return value
 
 
@@ -87,7 +89,9 @@ class ClaimRow:
 
     def cells(self) -> list[str]:
         """The row's texts: paper, tested here, this run, recorded, verdict."""
-        limit = f"{self.claim.comparison.replace('<=', '≤').replace('>=', '≥')} {self.claim.threshold:g} {self.claim.unit}"
+        limit = (
+            f"{self.claim.comparison.replace('<=', '≤').replace('>=', '≥')} {self.claim.threshold:g} {self.claim.unit}"
+        )
         if self.recorded is None:
             recorded = "–"
         else:

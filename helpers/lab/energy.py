@@ -32,7 +32,14 @@ from helpers.lab.technology import CELL_JOULES, Technology, technology
 
 aten = torch.ops.aten
 # Where an operand that is not a weight stands among the arguments of a product: (left, right).
-PRODUCTS = {aten.mm: (0, 1), aten.addmm: (1, 2), aten.mv: (0, 1), aten.addmv: (1, 2), aten.bmm: (0, 1), aten.baddbmm: (1, 2)}
+PRODUCTS = {
+    aten.mm: (0, 1),
+    aten.addmm: (1, 2),
+    aten.mv: (0, 1),
+    aten.addmv: (1, 2),
+    aten.bmm: (0, 1),
+    aten.baddbmm: (1, 2),
+}
 CONVOLUTIONS = {aten.convolution, aten._convolution}
 
 
@@ -154,8 +161,10 @@ def compare(meters: dict[str, Meter], name: str = "45nm float32"):
         }
         for label, meter in meters.items()
     }
-    return pd.DataFrame(rows).T.style.format(precision=2, thousands=" ").set_caption(
-        f"One prediction in {technology(name).name}; one CR2032 holds {CELL_JOULES:,.0f} J."
+    return (
+        pd.DataFrame(rows)
+        .T.style.format(precision=2, thousands=" ")
+        .set_caption(f"One prediction in {technology(name).name}; one CR2032 holds {CELL_JOULES:,.0f} J.")
     )
 
 
@@ -188,7 +197,9 @@ def probe(model: nn.Module, predictions: int = 1, weight_bits: int | None = None
         where[-1][3] |= counted
         if is_neuron(module):
             _count_neuron(meter, name, output[0] if isinstance(output, tuple) else output)
-        elif not counted and not any(module.children()) and not isinstance(module, nn.Flatten | nn.Identity | nn.Dropout):
+        elif (
+            not counted and not any(module.children()) and not isinstance(module, nn.Flatten | nn.Identity | nn.Dropout)
+        ):
             kind = type(module).__name__
             meter.not_counted += [kind] if kind not in meter.not_counted else []
 
@@ -238,8 +249,12 @@ class _Counter(TorchDispatchMode):
             return True
         # A weight made on the fly (masked, dequantised): the right operand of a product in a module that owns weights.
         module = self.where[-1][2]
-        return x.dim() == 2 and module is not None and getattr(module, "weight", None) is not None \
+        return (
+            x.dim() == 2
+            and module is not None
+            and getattr(module, "weight", None) is not None
             and module.weight.numel() == x.numel()
+        )
 
     def _count_product(self, left: Tensor, right: Tensor, macs: int) -> None:
         driver = left if _additions(left) is not None or _additions(right) is None else right

@@ -6,14 +6,12 @@ with a slider of its own in committed notebooks and reports, where there is no k
 
 import functools
 import json
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import plotly.graph_objects as go
 
-STATIC = "COURSE_STATIC"
-"""Set to 1 where no one can move a live slider (reports, committed notebooks): only the Plotly figure is made."""
+from helpers.lab.display import static
 
 
 @dataclass(frozen=True)
@@ -88,16 +86,23 @@ class Explorer:
             layout = {key: part for key, part in drawn.layout.to_plotly_json().items() if key != "template"}
             frames.append(go.Frame(name=name, data=drawn.data, layout=layout))
             move = {"mode": "immediate", "frame": {"duration": 0, "redraw": True}, "transition": {"duration": 0}}
-            steps.append({"method": "animate", "label": f"{value:.4g}" if not isinstance(value, str) else value,
-                          "args": [[name], move]})
+            steps.append(
+                {
+                    "method": "animate",
+                    "label": f"{value:.4g}" if not isinstance(value, str) else value,
+                    "args": [[name], move],
+                }
+            )
         base.frames = frames
         active = control.grid().index(control.default)
-        base.layout.sliders = [{
-            "active": active,
-            "steps": steps,
-            "currentvalue": {"prefix": f"{control.label or self.over}: "},
-            "pad": {"t": 56},
-        }]
+        base.layout.sliders = [
+            {
+                "active": active,
+                "steps": steps,
+                "currentvalue": {"prefix": f"{control.label or self.over}: "},
+                "pad": {"t": 56},
+            }
+        ]
         base.layout.height = (base.layout.height or 420) + 100
         base.layout.margin.b = (base.layout.margin.b or 56) + 100
         return base
@@ -116,7 +121,9 @@ class Explorer:
                 made[name] = pn.widgets.DiscreteSlider(name=label, options=control.grid(), value=control.default)
             else:
                 kind = pn.widgets.IntSlider if control.whole else pn.widgets.FloatSlider
-                made[name] = kind(name=label, start=control.low, end=control.high, step=control.step, value=control.default)
+                made[name] = kind(
+                    name=label, start=control.low, end=control.high, step=control.step, value=control.default
+                )
         return made
 
     @functools.cached_property
@@ -131,8 +138,9 @@ class Explorer:
             return figure, f"<p role='status' style='margin:0'>{sentence}</p>"
 
         first, sentence = show(**self.defaults)
-        pane = pn.pane.Plotly(first, config={"displayModeBar": False}, sizing_mode="stretch_width",
-                              height=first.layout.height or 420)
+        pane = pn.pane.Plotly(
+            first, config={"displayModeBar": False}, sizing_mode="stretch_width", height=first.layout.height or 420
+        )
         text = pn.pane.HTML(sentence, sizing_mode="stretch_width", styles={"font-size": "14px"})
 
         def update(*_events) -> None:
@@ -146,7 +154,7 @@ class Explorer:
     def _repr_mimebundle_(self, include=None, exclude=None):
         # One display: JupyterLab draws Panel's layout where it is in the bundle, else the Plotly figure.
         still = {"application/vnd.plotly.v1+json": json.loads(self.figure.to_json()), "text/plain": repr(self)}
-        if os.environ.get(STATIC):
+        if static():
             return still, {}
         bundle = self.layout._repr_mimebundle_(include, exclude)
         data, metadata = bundle if isinstance(bundle, tuple) else (bundle, {})
@@ -177,10 +185,14 @@ def explore(draw: Callable[..., go.Figure], *, over: str | None = None, **contro
     """
     over = over or next(iter(controls), None)
     if over not in controls:
-        raise ValueError(f"over is {over!r}, but it must be one of the controls: {', '.join(controls) or 'none were given'}.")
+        raise ValueError(
+            f"over is {over!r}, but it must be one of the controls: {', '.join(controls) or 'none were given'}."
+        )
     for name, control in controls.items():
         if isinstance(control, Slider) and not control.low <= control.default <= control.high:
-            raise ValueError(f"{name} starts at {control.default}, outside its slider's [{control.low}, {control.high}].")
-    if not os.environ.get(STATIC):
+            raise ValueError(
+                f"{name} starts at {control.default}, outside its slider's [{control.low}, {control.high}]."
+            )
+    if not static():
         _load_panel()
     return Explorer(draw, controls, over)

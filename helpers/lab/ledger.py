@@ -87,9 +87,7 @@ def lessons() -> dict[str, Lesson]:
 @functools.cache
 def claims() -> dict[str, Claim]:
     """All claims of course/claims.toml by id."""
-    return {
-        entry["id"]: Claim(**{**entry, "seeds": tuple(entry["seeds"])}) for entry in _load("claims.toml")["claim"]
-    }
+    return {entry["id"]: Claim(**{**entry, "seeds": tuple(entry["seeds"])}) for entry in _load("claims.toml")["claim"]}
 
 
 def results_path(lesson: str) -> Path:

@@ -122,7 +122,9 @@ def lesson_path(lesson: str) -> Path:
     if not path.is_file():
         known = sorted(str(p.relative_to(folder).with_suffix("")) for p in folder.rglob("*.ipynb"))
         known = [name for name in known if ".ipynb_checkpoints" not in name]
-        raise ParameterError(f"there is no lesson {lesson!r}: it must be one of {', '.join(known) or 'none (empty clone)'}.")
+        raise ParameterError(
+            f"there is no lesson {lesson!r}: it must be one of {', '.join(known) or 'none (empty clone)'}."
+        )
     return path
 
 

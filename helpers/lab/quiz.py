@@ -2,10 +2,9 @@
 
 import html
 import math
-import os
 from collections.abc import Callable, Sequence
 
-from helpers.lab.explore import STATIC
+from helpers.lab.display import static
 
 MIME = "application/vnd.spikes.quiz+json"
 """Marks a saved question: the cleaner keeps its text when the live buttons go."""
@@ -46,7 +45,7 @@ class Quiz:
 
     def _repr_mimebundle_(self, include=None, exclude=None):
         still = {"text/html": self._still(), "text/plain": repr(self), MIME: {"question": self.question}}
-        if os.environ.get(STATIC):
+        if static():
             return still
         return {**self._live()._repr_mimebundle_(include=include, exclude=exclude), **still}
 
@@ -67,7 +66,9 @@ def quiz(question: str, options: Sequence[str], answer: int, why: str) -> Quiz:
         ValueError: fewer than two options, or an answer that is none of them.
     """
     if len(options) < 2 or not 0 <= answer < len(options):
-        raise ValueError(f"answer is {answer} of {len(options)} options, but two options and an answer among them are needed.")
+        raise ValueError(
+            f"answer is {answer} of {len(options)} options, but two options and an answer among them are needed."
+        )
     return Quiz(question, options, answer, why)
 
 

@@ -29,9 +29,13 @@ def _timesteps(x: Tensor, timesteps: int | None, still_dims: int) -> bool:
     """Whether x is a still image; refuses what is neither still with timesteps nor a sequence without."""
     still = x.dim() == still_dims
     if still and (timesteps is None or timesteps < 1):
-        raise ValueError(f"timesteps is {timesteps}, but a still input needs to know for how many steps (1 or more) it shows.")
+        raise ValueError(
+            f"timesteps is {timesteps}, but a still input needs to know for how many steps (1 or more) it shows."
+        )
     if not still and x.dim() != still_dims + 1:
-        raise ValueError(f"input has shape {tuple(x.shape)}, but [B, …] with timesteps or a sequence [T, B, …] is needed.")
+        raise ValueError(
+            f"input has shape {tuple(x.shape)}, but [B, …] with timesteps or a sequence [T, B, …] is needed."
+        )
     if not still and timesteps not in (None, len(x)):
         raise ValueError(f"timesteps is {timesteps}, but the sequence has {len(x)} steps: leave timesteps out.")
     return still

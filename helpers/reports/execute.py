@@ -12,7 +12,7 @@ from pathlib import Path
 
 from helpers import ROOT
 from helpers.lab import parameters
-from helpers.lab.explore import STATIC
+from helpers.lab.display import STATIC
 
 VERSIONED = ("torch", "snntorch", "numpy", "scikit-learn", "plotly", "panel", "papermill")
 CELL_SECONDS = 1800
