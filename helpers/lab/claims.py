@@ -115,7 +115,8 @@ class ClaimTable:
         self.rows = rows
 
     def _repr_mimebundle_(self, include=None, exclude=None):
-        return {"text/html": _table(self.rows), "text/plain": repr(self)}
+        figures = {row.claim.id: row.measured for row in self.rows}
+        return {MIME: figures, "text/html": _table(self.rows), "text/plain": repr(self)}
 
     def __repr__(self) -> str:
         return "\n".join(map(repr, self.rows))

@@ -20,6 +20,7 @@ whoever made them and read once here (a spike is 1 bit, a signed one 2); a membr
 Source of the convention: M. Horowitz, "Computing's energy problem (and what we can do about it)", ISSCC 2014.
 """
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -45,7 +46,7 @@ CONVOLUTIONS = {aten.convolution, aten._convolution}
 
 def is_neuron(module: nn.Module) -> bool:
     """Whether a module is a spiking layer, ours or snntorch's: it has a decay and a threshold."""
-    return hasattr(module, "threshold") and hasattr(module, "beta")
+    return hasattr(module, "threshold") and hasattr(module, "beta") and not isinstance(module, nn.Softplus)
 
 
 @dataclass
@@ -108,7 +109,8 @@ class Meter:
 
     def predictions_per_cell(self, name: str = "45nm float32") -> float:
         """Predictions that one CR2032 coin cell pays for, arithmetic alone."""
-        return CELL_JOULES / (self.compute_pj(name) * 1e-12)
+        joules = self.compute_pj(name) * 1e-12
+        return CELL_JOULES / joules if joules else math.inf
 
     def table(self, name: str = "45nm float32"):
         """One row a layer and a total, as a pandas DataFrame: counts, rates, bits and nJ of one prediction."""
@@ -116,7 +118,7 @@ class Meter:
 
         tech = technology(name)
         rows = [_row(layer, self.predictions, tech) for layer in self.layers.values()]
-        frame = pd.DataFrame(rows).set_index("layer")
+        frame = pd.DataFrame(rows).set_index("layer").astype({"calls": object})
         sums = frame[["MACs", "ACs", "memory [bit]", "compute [nJ]", "memory [nJ]"]].sum()
         frame.loc["total"] = {"counted as": "", "input rate": "", "calls": "", **sums}
         return frame.style.format(precision=2, thousands=" ").set_caption(
@@ -156,7 +158,7 @@ def compare(meters: dict[str, Meter], name: str = "45nm float32"):
             "ACs": meter.acs,
             "memory [bit]": meter.memory_bits,
             "compute [nJ]": meter.compute_pj(name) / 1e3,
-            "of the first": meter.compute_pj(name) / first,
+            "of the first": meter.compute_pj(name) / first if first else math.nan,
             "predictions a cell [10⁹]": meter.predictions_per_cell(name) / 1e9,
         }
         for label, meter in meters.items()
@@ -207,11 +209,15 @@ def probe(model: nn.Module, predictions: int = 1, weight_bits: int | None = None
         hooks += [module.register_forward_pre_hook(enter(name)), module.register_forward_hook(leave)]
     if any(is_neuron(module) for module in model.modules()):
         meter.not_counted.append("neuron updates")
+    # In eval mode nn.MultiheadAttention would run as one call, whose products nobody sees.
+    fused = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
     weights = {t.untyped_storage().data_ptr() for t in [*model.parameters(), *model.buffers()]}
     try:
         with torch.no_grad(), _Counter(meter, where, weights, weight_bits):
             yield meter
     finally:
+        torch.backends.mha.set_fastpath_enabled(fused)
         for hook in hooks:
             hook.remove()
 
@@ -230,9 +236,9 @@ class _Counter(TorchDispatchMode):
         elif op in PRODUCTS:
             left, right = (args[i] for i in PRODUCTS[op])
             macs = out.numel() * left.shape[-1]
-            if self._is_weight(left):
+            if self._is_stored(left) or (self._is_made(left) and not (self._is_stored(right) or self._is_made(right))):
                 self._count("linear", right, left, macs)
-            elif self._is_weight(right):
+            elif self._is_stored(right) or self._is_made(right):
                 self._count("linear", left, right, macs)
             else:
                 self._count_product(left, right, macs)
@@ -244,9 +250,10 @@ class _Counter(TorchDispatchMode):
             self._count("product", value, None, scores // query.shape[-1] * value.shape[-1])
         return out
 
-    def _is_weight(self, x: Tensor) -> bool:
-        if x.untyped_storage().data_ptr() in self.weights:
-            return True
+    def _is_stored(self, x: Tensor) -> bool:
+        return x.untyped_storage().data_ptr() in self.weights
+
+    def _is_made(self, x: Tensor) -> bool:
         # A weight made on the fly (masked, dequantised): the right operand of a product in a module that owns weights.
         module = self.where[-1][2]
         return (

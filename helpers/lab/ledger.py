@@ -20,6 +20,7 @@ class Lesson:
     chapter: str
     title: str
     promise: str
+    hook: str
     minutes: int
     paper: str = ""
     needs: tuple[str, ...] = ()
@@ -73,7 +74,13 @@ def _load(name: str) -> dict:
 
 @functools.cache
 def lessons() -> dict[str, Lesson]:
-    """All lessons of course/chapters.toml that have a notebook, in course order."""
+    """The lessons that have a notebook, in course order."""
+    return {name: lesson for name, lesson in planned().items() if (ROOT / "notebooks" / f"{name}.ipynb").is_file()}
+
+
+@functools.cache
+def planned() -> dict[str, Lesson]:
+    """All lessons of course/chapters.toml, in course order, those on their way too."""
     found = {}
     for chapter in _load("chapters.toml")["chapter"]:
         for entry in chapter["lesson"]:

@@ -61,8 +61,8 @@ class Parameter:
         typed = self._typed(value)
         inside = typed is not None and (not self.choices or typed in self.choices)
         if inside and self.type in ("int", "float"):
-            inside = self.low < typed < self.high
-            inside |= (typed == self.low and not self.low_open) or (typed == self.high and not self.high_open)
+            inside = self.low <= typed <= self.high
+            inside &= not (typed == self.low and self.low_open) and not (typed == self.high and self.high_open)
         if not inside:
             raise ParameterError(f"{self.name} is {value!r}, but it must be {self.allowed} ({self.help}).")
         return typed
@@ -95,17 +95,23 @@ def parse(source: str) -> dict[str, Parameter]:
             raise ParameterError(f"{line!r} is no parameter line: write `name: type = value  # meaning [low, high]`.")
         text = match["help"]
         limits: dict = {}
-        if bounds := _RANGE.search(text):
+        bounds = _RANGE.search(text)
+        try:
+            default = ast.literal_eval(match["default"])
+            low, high = (float(bounds["low"]), float(bounds["high"])) if bounds else (-math.inf, math.inf)
+        except (ValueError, SyntaxError):
+            raise ParameterError(f"{line!r} has a default or a bound that is no plain value, such as 0.5.") from None
+        if bounds:
             limits = {
-                "low": float(bounds["low"]),
-                "high": float(bounds["high"]),
+                "low": low,
+                "high": high,
                 "low_open": bounds["left"] == "(",
                 "high_open": bounds["right"] == ")",
             }
         elif bounds := _CHOICES.search(text):
             limits = {"choices": tuple(choice.strip() for choice in bounds["choices"].split(","))}
         text = text[: bounds.start()].strip() if bounds else text
-        parameter = Parameter(match["name"], match["type"], ast.literal_eval(match["default"]), text, **limits)
+        parameter = Parameter(match["name"], match["type"], default, text, **limits)
         parameter.check(parameter.default)
         parameters[parameter.name] = parameter
     return parameters
@@ -119,7 +125,7 @@ def lesson_path(lesson: str) -> Path:
     """
     folder = ROOT / "notebooks"
     path = folder / f"{lesson.removesuffix('.ipynb').removeprefix('notebooks/')}.ipynb"
-    if not path.is_file():
+    if not path.is_file() or not path.resolve().is_relative_to(folder.resolve()):
         known = sorted(str(p.relative_to(folder).with_suffix("")) for p in folder.rglob("*.ipynb"))
         known = [name for name in known if ".ipynb_checkpoints" not in name]
         raise ParameterError(

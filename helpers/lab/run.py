@@ -4,7 +4,7 @@ import ctypes
 import os
 import random
 import sys
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from helpers.lab import ledger, parameters
 from helpers.lab.claims import ClaimRow, ClaimTable, Record, Recorded
@@ -19,7 +19,6 @@ class Run:
     values: dict[str, int | float | str | bool]
     declared: dict[str, Parameter]
     device: str = "cpu"
-    measured: dict[str, float] = field(default_factory=dict)
 
     def __getattr__(self, name: str):
         values = self.__dict__.get("values", {})
@@ -39,13 +38,14 @@ class Run:
             name: of a numeric parameter with both bounds, or of one with choices.
             changes: fields of `Slider` to set differently, such as step, label, low, high.
         """
-        from helpers.lab.explore import Choice, Slider
+        from helpers.lab.explorer import Choice, Slider
 
         parameter = self.declared[name]
         if parameter.choices:
             return Choice(self.values[name], parameter.choices, **{"label": parameter.help, **changes})
-        step = 1 if parameter.type == "int" else (parameter.high - parameter.low) / 20
-        settings = {"low": parameter.low, "high": parameter.high, "step": step, "label": parameter.help}
+        kind = int if parameter.type == "int" else float
+        step = 1 if kind is int else (parameter.high - parameter.low) / 20
+        settings = {"low": kind(parameter.low), "high": kind(parameter.high), "step": step, "label": parameter.help}
         return Slider(self.values[name], **{**settings, **changes})
 
     def claim(self, claim_id: str, measured: float) -> ClaimRow:
@@ -58,13 +58,15 @@ class Run:
         if claim is None or claim.lesson != self.lesson:
             mine = [c.id for c in ledger.claims().values() if c.lesson == self.lesson]
             raise ValueError(f"{claim_id!r} is no claim of {self.lesson}: it must be one of {', '.join(mine)}.")
-        row = ClaimRow(claim, float(measured), self.recorded(claim_id, claim.profile), self._comparable(claim.profile))
-        self.measured[claim_id] = row.measured
-        return row
+        return ClaimRow(claim, measured, self.recorded(claim_id, claim.profile), self._comparable(claim.profile))
 
-    def claims(self) -> ClaimTable:
-        """Every claim that this run has measured, as the table "Paper and here"."""
-        return ClaimTable([self.claim(claim_id, value) for claim_id, value in list(self.measured.items())])
+    def claims(self, **measured: float) -> ClaimTable:
+        """Several claims at once, as the table "Paper and here"; an id's hyphens are written as underscores.
+
+        Raises:
+            ValueError: as `claim`.
+        """
+        return ClaimTable([self.claim(name.replace("_", "-"), value) for name, value in measured.items()])
 
     def record(self, **figures) -> Record:
         """Keep figures (numbers or lists of numbers) by name, for `course report --record` and whoever reads the run."""

@@ -8,7 +8,7 @@ Source of the palette: M. Okabe, K. Ito, "Color Universal Design", 2008.
 
 COLOURS = {
     "blue": "#2a85c7",
-    "vermillion": "#d55e00",
+    "vermilion": "#d55e00",
     "green": "#009e73",
     "purple": "#b8649a",
     "ochre": "#a87900",

@@ -170,8 +170,8 @@ def multistep_lif(
 def _check(beta: float, threshold: float, reset: str) -> None:
     if not 0 <= beta <= 1:
         raise ValueError(f"beta is {beta}, but the decay per step must lie in [0, 1].")
-    if not threshold > 0:
-        raise ValueError(f"threshold is {threshold}, but it must be above 0.")
+    if not 0 < threshold < float("inf"):
+        raise ValueError(f"threshold is {threshold}, but it must be finite and above 0.")
     if reset not in RESETS:
         raise ValueError(f"reset is {reset!r}, but it must be one of {', '.join(RESETS)}.")
 

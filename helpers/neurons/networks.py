@@ -4,6 +4,7 @@
 A still image is shown for T steps: its first layer gives the same current every time, so it is computed once.
 """
 
+import copy
 from collections.abc import Callable, Sequence
 
 import torch
@@ -79,6 +80,18 @@ class SpikingMLP(nn.Module):
         if not self.neurons and still:
             return self.linears[-1](x).expand(timesteps, -1, -1)
         return _over_time(self.linears[-1], x)
+
+
+def with_neurons(network: SpikingMLP, **settings) -> SpikingMLP:
+    """The same network, weights shared, with other neurons: `with_neurons(net, beta=0.5)`; the given one is unchanged.
+
+    Args:
+        network: a `SpikingMLP`.
+        settings: arguments of `LIF`.
+    """
+    other = copy.copy(network)
+    other._modules = {**network._modules, "neurons": nn.ModuleList(LIF(**settings) for _ in network.neurons)}
+    return other
 
 
 class SpikingConvNet(nn.Module):

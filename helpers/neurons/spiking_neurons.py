@@ -47,7 +47,7 @@ def first_spike_time(current: float, beta: float, threshold: float = 1.0) -> flo
         return math.floor(threshold / current) + 1
     if beta == 0:
         return 1
-    return math.floor(math.log(1 - threshold * (1 - beta) / current) / math.log(beta)) + 1
+    return math.floor(math.log1p(-threshold * (1 - beta) / current) / math.log(beta)) + 1
 
 
 def encode(images: Tensor, code: str, timesteps: int, generator: torch.Generator | None = None) -> Tensor:

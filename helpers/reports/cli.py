@@ -89,7 +89,9 @@ def report(lesson: str, parameters: tuple[str, ...], record: bool, scheduler: st
 
     values = _values(parameters)
     try:
-        grammar.check(str(grammar.lesson_path(lesson).relative_to(ROOT / "notebooks").with_suffix("")), values)
+        # Claims and results know a lesson by this name alone, however its path was typed.
+        lesson = str(grammar.lesson_path(lesson).relative_to(ROOT / "notebooks").with_suffix(""))
+        grammar.check(lesson, values)
     except grammar.ParameterError as error:
         raise Refused(str(error)) from None
     from helpers.reports.execute import RunFailed

@@ -66,7 +66,7 @@ def execute(source: Path, target: Path, values: dict, *, cell_seconds: int = CEL
     finally:
         os.environ.pop(STATIC) if before is None else os.environ.update({STATIC: before})
     notebook = nbformat.read(target, 4)
-    number, cell = _first_not_run(notebook)
+    number, cell = _culprit(notebook, broken=reason is not None)
     if reason is None and number is not None:
         reason = "the kernel left before it ended (does it call exit()?)"
     if reason is not None:
@@ -75,18 +75,25 @@ def execute(source: Path, target: Path, values: dict, *, cell_seconds: int = CEL
     return notebook
 
 
-def _first_not_run(notebook) -> tuple[int | None, dict | None]:
-    """The first code cell, counted from 1 without the injected one, that raised or never ran."""
-    number = 0
+def _culprit(notebook, broken: bool) -> tuple[int | None, dict | None]:
+    """The code cell, counted from 1 without the injected one, that raised; else the last one begun of a
+    broken run (its kernel died or was too slow), or the first of a seemingly whole one that never ran.
+    """
+    number, begun = 0, (None, None)
     for cell in notebook["cells"]:
         if cell["cell_type"] != "code" or not cell["source"].strip():
             continue
         number += "injected-parameters" not in cell["metadata"].get("tags", [])
-        if cell.get("execution_count") is None or any(out["output_type"] == "error" for out in cell["outputs"]):
+        ran = cell["metadata"].get("papermill", {})
+        if ran.get("exception") or any(out["output_type"] == "error" for out in cell["outputs"]):
             return number, cell
-        if cell["metadata"].get("papermill", {}).get("exception"):
+        if not broken and cell.get("execution_count") is None:
             return number, cell
-    return None, None
+        if broken:
+            if not ran.get("start_time"):
+                return begun
+            begun = number, cell
+    return begun
 
 
 def _first_line(source: str) -> str:

@@ -6,6 +6,7 @@ with a slider of its own in committed notebooks and reports, where there is no k
 
 import functools
 import json
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -16,7 +17,7 @@ from helpers.lab.display import static
 
 @dataclass(frozen=True)
 class Slider:
-    """A number to move. `log` steps through powers of two."""
+    """A number to move. `powers` steps through powers of two."""
 
     default: float
     low: float
@@ -33,10 +34,10 @@ class Slider:
                 values.append(value)
                 value *= 2
             return sorted({*values, self.default, self.high})
-        steps = round((self.high - self.low) / self.step)
+        steps = math.ceil((self.high - self.low) / self.step - 1e-9)
         stride = max(1, -(-steps // 11))
-        values = {self._on_grid(index) for index in range(0, steps + 1, stride)} | {self._on_grid(steps), self.default}
-        return sorted(values)
+        end = int(self.high) if self.whole else self.high
+        return sorted({self._on_grid(index) for index in range(0, steps, stride)} | {end, self.default})
 
     def _on_grid(self, index: int):
         value = self.low + index * self.step
@@ -189,6 +190,10 @@ def explore(draw: Callable[..., go.Figure], *, over: str | None = None, **contro
             f"over is {over!r}, but it must be one of the controls: {', '.join(controls) or 'none were given'}."
         )
     for name, control in controls.items():
+        if isinstance(control, Choice) and control.default not in control.options:
+            raise ValueError(f"{name} starts at {control.default!r}, which is none of {', '.join(control.options)}.")
+        if isinstance(control, Slider) and control.powers and control.low <= 0:
+            raise ValueError(f"{name} starts its powers of two at {control.low}, but they need a low end above 0.")
         if isinstance(control, Slider) and not control.low <= control.default <= control.high:
             raise ValueError(
                 f"{name} starts at {control.default}, outside its slider's [{control.low}, {control.high}]."
