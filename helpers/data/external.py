@@ -4,6 +4,7 @@ import hashlib
 import os
 import shutil
 import tempfile
+from http.client import HTTPException
 from pathlib import Path
 
 import numpy as np
@@ -83,7 +84,7 @@ def download(name: str) -> Path:
                 data_home=scratch / "cache",
                 n_retries=1,
             )
-        except OSError as error:  # offline, or the server refuses
+        except (OSError, HTTPException, ValueError) as error:  # offline, cut off, or not what its checksum promised
             raise DataError(f"{missing(name)[:-1]} (the download failed: {type(error).__name__}).") from None
         pixels, labels = np.asarray(pixels).astype(np.uint8).reshape(-1, 28, 28), np.asarray(labels).astype(np.uint8)
         arrays = {

@@ -121,7 +121,8 @@ class Meter:
         frame = pd.DataFrame(rows).set_index("layer").astype({"calls": object})
         sums = frame[["MACs", "ACs", "memory [bit]", "compute [nJ]", "memory [nJ]"]].sum()
         frame.loc["total"] = {"counted as": "", "input rate": "", "calls": "", **sums}
-        return frame.style.format(precision=2, thousands=" ").set_caption(
+        whole = dict.fromkeys(["MACs", "ACs", "memory [bit]"], "{:,.0f}")
+        return frame.style.format(whole, precision=2).set_caption(
             f"One prediction in {tech.name}. Not counted: {', '.join(self.not_counted) or 'nothing'}. Source: {tech.source}."
         )
 
@@ -165,7 +166,7 @@ def compare(meters: dict[str, Meter], name: str = "45nm float32"):
     }
     return (
         pd.DataFrame(rows)
-        .T.style.format(precision=2, thousands=" ")
+        .T.style.format(dict.fromkeys(["MACs", "ACs", "memory [bit]"], "{:,.0f}"), precision=2)
         .set_caption(f"One prediction in {technology(name).name}; one CR2032 holds {CELL_JOULES:,.0f} J.")
     )
 

@@ -57,7 +57,7 @@ def battery(operations: float, looks: float, skipped: float = 0.0) -> go.Figure:
     figure.update_layout(margin_t=150)
     first, second, third = days.values()
     said = (
-        f"{operations:,.0f} operations, {looks:g} looks a second: {_days(first)}, "
+        f"{operations:,.0f} operations, {looks:g} look{'s' * (looks != 1)} a second: {_days(first)}, "
         f"{_days(second)} if they were additions, {_days(third)} with 8-bit integers."
     )
     return titled(figure, "How long does the cell last?", said)

@@ -48,6 +48,8 @@ class Claim:
     expected: str
     slack: float
     """Half width of the recorded band at the least, in the measure's unit: other machines round differently."""
+    independent_of: tuple[str, ...] = ()
+    """Parameters that its measure does not depend on: a run may change them and still be compared."""
 
     def holds(self, values: list[float]) -> bool:
         """The verdict on one value per seed.

@@ -23,10 +23,9 @@ class Quiz:
 
     def _still(self) -> str:
         items = "".join(f"<li>{html.escape(option)}</li>" for option in self.options)
-        letter = chr(ord("A") + self.answer)
         return (
-            f'<p><strong>{html.escape(self.question)}</strong></p><ol type="A">{items}</ol>'
-            f"<details><summary>Answer</summary><p>{letter}. {html.escape(self.why)}</p></details>"
+            f"<p><strong>{html.escape(self.question)}</strong></p><ol>{items}</ol>"
+            f"<details><summary>Answer</summary><p>{self.answer + 1}. {html.escape(self.why)}</p></details>"
         )
 
     def _live(self):

@@ -58,7 +58,7 @@ class Run:
         if claim is None or claim.lesson != self.lesson:
             mine = [c.id for c in ledger.claims().values() if c.lesson == self.lesson]
             raise ValueError(f"{claim_id!r} is no claim of {self.lesson}: it must be one of {', '.join(mine)}.")
-        return ClaimRow(claim, measured, self.recorded(claim_id, claim.profile), self._comparable(claim.profile))
+        return ClaimRow(claim, measured, self.recorded(claim_id, claim.profile), self.comparable(claim))
 
     def claims(self, **measured: float) -> ClaimTable:
         """Several claims at once, as the table "Paper and here"; an id's hyphens are written as underscores.
@@ -79,11 +79,12 @@ class Run:
             return None
         return Recorded(results["values"][name], results["seeds"])
 
-    def _comparable(self, profile: str) -> bool:
-        """Whether this run differs from the recorded ones in nothing but its seed."""
-        results = ledger.recorded(self.lesson, profile)
-        ours = {k: v for k, v in self.values.items() if k not in ("seed", "device")}
-        return results is not None and all(results["parameters"].get(k) == v for k, v in ours.items())
+    def comparable(self, claim: ledger.Claim) -> bool:
+        """Whether this run differs from a claim's recorded ones in nothing that its measure depends on."""
+        results = ledger.recorded(self.lesson, claim.profile)
+        free = {"seed", "device", *claim.independent_of}
+        ours = {name: value for name, value in self.values.items() if name not in free}
+        return results is not None and all(results["parameters"].get(name) == value for name, value in ours.items())
 
     def __repr__(self) -> str:
         values = " · ".join(f"{k} = {v}" for k, v in self.values.items() if k != "device")

@@ -82,7 +82,7 @@ def neuron(current: float, beta: float, threshold: float) -> go.Figure:
         col=2,
     )
     figure.update_xaxes(title="timestep", range=[0, STEPS + 1], row=1, col=1)
-    figure.update_yaxes(title="membrane", range=[-0.15, 4.2], row=1, col=1)
+    figure.update_yaxes(title="membrane", range=[-0.15, threshold + current + 0.4], row=1, col=1)
     figure.update_xaxes(title="input current", range=[-0.05, 2.05], row=1, col=2)
     figure.update_yaxes(title="spikes per step", range=[-0.04, 1.08], row=1, col=2)
     least = rheobase(beta, threshold)
@@ -117,7 +117,9 @@ def codes(image: Tensor, sequences: Mapping[str, Tensor]) -> go.Figure:
     names = list(sequences)
     figure = make_subplots(cols=1 + len(names), column_titles=["the picture", *names], horizontal_spacing=0.09)
     figure.add_heatmap(z=image.numpy(), colorscale="Greys", showscale=False, row=1, col=1)
-    figure.update_xaxes(showticklabels=False, ticks="", showgrid=False, row=1, col=1)
+    figure.update_xaxes(
+        showticklabels=False, ticks="", showgrid=False, zeroline=False, constrain="domain", row=1, col=1
+    )
     figure.update_yaxes(
         showticklabels=False, ticks="", showgrid=False, autorange="reversed", scaleanchor="x", row=1, col=1
     )
@@ -152,7 +154,7 @@ def losses(histories: Mapping[str, Sequence[float]]) -> go.Figure:
             marker={"symbol": MARKERS[index], "size": 9},
         )
     figure.update_xaxes(title="epoch")
-    figure.update_yaxes(title="cross-entropy", type="log")
+    figure.update_yaxes(title="cross-entropy", type="log", tickvals=[0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5])
     ends = ", ".join(f"{name} {values[-1]:.3f}" for name, values in histories.items())
     return titled(figure, "Training", f"Loss of the last epoch: {ends}.")
 
@@ -276,7 +278,8 @@ def plane(
         col=2,
     )
     low, high = np.log10(twin_energy_nj / 5), np.log10(twin_energy_nj * 8)
-    figure.update_xaxes(title="energy a prediction [nJ]", type="log", range=[low, high], row=1, col=2, dtick="D2")
+    figure.update_xaxes(title="energy a prediction [nJ]", type="log", range=[low, high], row=1, col=2)
+    figure.update_xaxes(tickvals=[d * 10**p for p in range(6) for d in (1, 2, 5)], row=1, col=2)
     figure.update_yaxes(title="accuracy [%]", range=[0, 102], row=1, col=2)
     said = (
         f"{accuracy:.1%} for {energy_nj:.0f} nJ ({energy_nj / twin_energy_nj:.2f} of the ANN's); "

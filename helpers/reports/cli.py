@@ -210,3 +210,7 @@ def doctor() -> None:
     for line in lines:
         click.echo(str(line))
     sys.exit(any(line.status == "fail" for line in lines))
+
+
+if __name__ == "__main__":
+    main()

@@ -26,6 +26,9 @@ _TEMPLATE = """{%- extends 'lab/index.html.j2' -%}
 body { max-width: 62rem; margin: 0 auto; padding: 0 1rem; }
 .jp-InputPrompt, .jp-OutputPrompt { display: none; }
 :root { color-scheme: {{ resources.scheme }}; }
+math { font-family: "Latin Modern Math", "STIX Two Math", "STIX Math", "Cambria Math", math; }
+/* Where no good mathematical font is installed, browsers hardly lower a subscript. */
+msub > :last-child, msubsup > :nth-child(2) { position: relative; top: 0.2em; }
 </style>{%- endblock -%}"""
 
 

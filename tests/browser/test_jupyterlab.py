@@ -1,0 +1,164 @@
+"""JupyterLab in a real headless Chromium, started plainly and with no network: the lesson opens, runs and moves."""
+
+import json
+import os
+import re
+import secrets
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+
+import pytest
+
+from helpers import ROOT
+from helpers.lab import ledger
+
+pytestmark = [pytest.mark.browser, pytest.mark.slow, pytest.mark.xdist_group("browser")]
+NAMES = list(ledger.lessons())
+# Style sheets that Panel asks for although it carries all it needs: their absence changes looks only.
+HARMLESS = re.compile(r"^https?://[^/]+/.*\.css$|^data:|^blob:")
+
+
+@pytest.fixture(scope="module")
+def lab(tmp_path_factory):
+    """A plain `jupyter lab` on copies of the lessons: its address and the folder that it serves."""
+    folder = tmp_path_factory.mktemp("lab")
+    shutil.copytree(ROOT / "notebooks", folder / "notebooks", ignore=shutil.ignore_patterns(".*"))
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    token = secrets.token_hex(8)
+    options = [f"--ServerApp.port={port}", f"--IdentityProvider.token={token}", f"--ServerApp.root_dir={folder}"]
+    clean = {k: v for k, v in os.environ.items() if k not in ("PANEL_INLINE", "COURSE_STATIC")}
+    clean |= {"OMP_NUM_THREADS": "1", "JUPYTERLAB_WORKSPACES_DIR": str(folder / "workspaces")}
+    with open(folder / "server.log", "w") as log:
+        server = subprocess.Popen(
+            [sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root", *options],
+            env=clean,
+            stdout=log,
+            stderr=log,
+        )
+    address = f"http://127.0.0.1:{port}"
+    try:
+        for _ in range(300):
+            try:
+                urllib.request.urlopen(f"{address}/api?token={token}", timeout=1)
+                break
+            except OSError:
+                time.sleep(0.2)
+        else:
+            pytest.fail(f"JupyterLab did not start: {(folder / 'server.log').read_text()[-2000:]}")
+        yield address, token, folder
+    finally:
+        server.terminate()
+        server.wait(20)
+
+
+@pytest.fixture
+def page(chromium, lab):
+    """A page that reaches only this machine; `page.refused` lists what it asked of others."""
+    context = chromium.new_context(viewport={"width": 1300, "height": 1000})
+    page = context.new_page()
+    page.refused = []
+
+    def local_only(route):
+        url = route.request.url
+        if url.startswith((lab[0], "data:", "blob:")):
+            route.continue_()
+        else:
+            page.refused.append(url)
+            route.abort()
+
+    page.route("**/*", local_only)
+    yield page
+    context.close()
+
+
+def open_lesson(page, lab, lesson):
+    address, token, _ = lab
+    page.goto(f"{address}/lab/tree/notebooks/{lesson}.ipynb?token={token}&reset")
+    page.wait_for_selector(".jp-Notebook-ExecutionIndicator[data-status='idle']", timeout=90_000)
+
+
+def run_all(page, lesson):
+    page.locator(".jp-Notebook").first.click(position={"x": 5, "y": 5})
+    page.get_by_role("menuitem", name="Run", exact=True).click()
+    page.get_by_role("menuitem", name="Run All Cells", exact=True).click()
+    cells = json.loads((ROOT / "notebooks" / f"{lesson}.ipynb").read_text())["cells"]
+    last = max(index for index, cell in enumerate(cells) if cell["cell_type"] == "code")
+    # Cells far from the view are drawn only when it comes to them: wait for the kernel, not for the last cell.
+    page.wait_for_selector(".jp-Notebook-ExecutionIndicator[data-status='busy']", timeout=30_000)
+    page.wait_for_selector(".jp-Notebook-ExecutionIndicator[data-status='idle']", timeout=240_000)
+    return last
+
+
+def cell_of(page, lesson, text):
+    """The cell whose source holds a text, scrolled into view."""
+    cells = json.loads((ROOT / "notebooks" / f"{lesson}.ipynb").read_text())["cells"]
+    index = next(i for i, c in enumerate(cells) if c["cell_type"] == "code" and text in "".join(c["source"]))
+    cell = page.locator(f".jp-Cell[data-windowed-list-index='{index}']")
+    for _ in range(60):
+        if cell.count():
+            break
+        page.locator(".jp-WindowedPanel-outer").first.hover()
+        page.mouse.wheel(0, 700)
+        page.wait_for_timeout(150)
+    cell.scroll_into_view_if_needed()
+    return cell
+
+
+def test_a_committed_lesson_shows_its_figures_before_anything_runs(page, lab):
+    open_lesson(page, lab, "00_start_here")
+    figure = cell_of(page, "00_start_here", "lab.explore(").locator(".js-plotly-plot")
+    figure.first.wait_for(timeout=30_000)
+    assert figure.locator(".slider-group").count()
+
+
+@pytest.mark.parametrize("lesson", NAMES)
+def test_a_lesson_runs_and_every_explorer_moves(page, lab, lesson):
+    open_lesson(page, lab, lesson)
+    run_all(page, lesson)
+    cells = json.loads((ROOT / "notebooks" / f"{lesson}.ipynb").read_text())["cells"]
+    sources = ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"]
+    explorers = [source for source in sources if "lab.explore(" in source]
+    assert explorers
+    for source in explorers:
+        cell = cell_of(page, lesson, source)
+        handle = cell.locator(".noUi-handle").first
+        handle.wait_for(timeout=60_000)
+        curves = cell.locator(".js-plotly-plot .cartesianlayer").first
+        curves.wait_for(timeout=60_000)
+        assert cell.locator(".js-plotly-plot").count() == 1, "an explorer shows once"
+        before, sentence = curves.inner_html(), cell.locator("[role='status']").first.inner_text()
+        handle.focus()
+        page.keyboard.press("ArrowLeft")
+        page.wait_for_timeout(200)
+        page.keyboard.press("ArrowLeft")
+        for _ in range(100):
+            if curves.inner_html() != before and cell.locator("[role='status']").first.inner_text() != sentence:
+                break
+            page.wait_for_timeout(100)
+        else:
+            pytest.fail(f"the slider of {source[:60]!r} changed nothing")
+    assert page.locator(".jp-OutputArea-output[data-mime-type='application/vnd.jupyter.stderr']").count() == 0
+    assert [url for url in page.refused if not HARMLESS.match(url)] == []
+
+
+def test_a_saved_lesson_stays_small_and_keeps_its_figures(page, lab):
+    lesson = "00_start_here"
+    open_lesson(page, lab, lesson)
+    run_all(page, lesson)
+    cell_of(page, lesson, "lab.explore(").locator(".noUi-handle").first.wait_for(timeout=60_000)
+    path = lab[2] / "notebooks" / f"{lesson}.ipynb"
+    before = path.stat().st_mtime_ns
+    page.keyboard.press("Control+s")
+    for _ in range(100):
+        if path.stat().st_mtime_ns != before:
+            break
+        page.wait_for_timeout(100)
+    page.wait_for_timeout(500)
+    text = path.read_text()
+    assert len(text) < 1_000_000 and "holoviews" not in text and '"frames"' in text

@@ -1,0 +1,33 @@
+"""What all tests share: one thread, and a browser that may be missing only where nobody insists on it."""
+
+import os
+import shutil
+
+import pytest
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.pop("COURSE_STATIC", None)
+
+
+def browser_missing(reason: str) -> None:
+    """Skip, or fail where COURSE_REQUIRE_BROWSER says that every browser test must run."""
+    if os.environ.get("COURSE_REQUIRE_BROWSER") == "1":
+        pytest.fail(f"{reason}, but COURSE_REQUIRE_BROWSER=1 lets no browser test be skipped")
+    pytest.skip(reason)
+
+
+@pytest.fixture(scope="session")
+def chromium():
+    """A headless Chromium of this machine, driven by Playwright."""
+    try:
+        from playwright.sync_api import sync_playwright
+    except ImportError:
+        browser_missing("playwright is not installed")
+    path = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    if path is None:
+        browser_missing("no Chromium on the PATH")
+    with sync_playwright() as playwright:
+        arguments = ["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--disable-background-networking"]
+        browser = playwright.chromium.launch(executable_path=path, args=arguments)
+        yield browser
+        browser.close()

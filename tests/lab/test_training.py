@@ -1,0 +1,144 @@
+"""The training loop: it learns, it repeats itself exactly, and it stops where a loss is no number."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from helpers.lab.training import batches, fit
+
+
+@pytest.fixture(autouse=True)
+def kept_random_state():
+    with torch.random.fork_rng():
+        yield
+
+
+def problem(seed=0):
+    """A model, its batches and its loss: which half of four numbers is larger."""
+    torch.manual_seed(seed)
+    x = torch.rand(40, 4)
+    y = (x[:, :2].sum(1) > x[:, 2:].sum(1)).long()
+    model = nn.Linear(4, 2)
+    return model, batches(x, y, size=16, seed=seed), lambda x, y: F.cross_entropy(model(x), y)
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "adam"])
+@pytest.mark.parametrize("schedule", ["one_cycle", "cosine", "constant"])
+def test_fit_lowers_the_loss(optimizer, schedule):
+    model, data, loss = problem()
+    history = fit(model, data, loss, epochs=10, lr=0.1, optimizer=optimizer, schedule=schedule)
+    assert len(history.loss) == 10 and history.loss[-1] < 0.6 * history.loss[0]
+
+
+def test_same_seed_same_history_to_the_last_bit():
+    histories = [fit(*problem(seed), epochs=3, lr=0.1).loss for seed in (0, 0, 1)]
+    assert histories[0] == histories[1] != histories[2]
+
+
+def test_history_holds_the_mean_of_an_epochs_batches():
+    model = nn.Linear(1, 1)
+    values = iter([1.0, 2.0, 3.0, 5.0])
+    history = fit(model, [(), ()], lambda: next(values) + 0 * model.weight.sum(), epochs=2, lr=0.1)
+    assert history.loss == [1.5, 4.0]
+
+
+def test_after_epoch_is_called_each_epoch_and_kept():
+    model, data, loss = problem()
+    scores = iter([torch.tensor(0.5), 0.75])
+    assert fit(model, data, loss, epochs=2, lr=0.1, after_epoch=lambda: next(scores)).scores == [0.5, 0.75]
+
+
+def test_weight_decay_reaches_the_optimizer():
+    model = nn.Linear(1, 1)
+    nn.init.ones_(model.weight)
+    # No gradient but one of zero: AdamW's decay alone moves the weight, by lr · decay a step.
+    fit(model, [()], lambda: 0 * model.weight.sum(), epochs=3, lr=0.1, schedule="constant", weight_decay=1.0)
+    assert model.weight.item() == pytest.approx(0.9**3)
+
+
+def test_model_keeps_its_mode():
+    model, data, loss = problem()
+    fit(model.eval(), data, loss, epochs=1, lr=0.1)
+    assert not model.training
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf")])
+def test_loss_that_is_no_number_names_epoch_and_step(bad):
+    model = nn.Linear(1, 1)
+    values = iter([1.0, 1.0, 1.0, 1.0, bad])
+    weights = []
+
+    def loss():
+        weights.append(model.weight.item())
+        return next(values) * model.weight.sum() / model.weight.sum().detach()
+
+    with pytest.raises(FloatingPointError, match="epoch 2, step 2.*lower lr"):
+        fit(model, [(), (), ()], loss, epochs=3, lr=0.1)
+    # The step that would have spoilt the weights was not taken.
+    assert model.weight.item() == weights[-1]
+
+
+@pytest.mark.parametrize(
+    ("settings", "says"),
+    [
+        ({"epochs": 0}, "epochs is 0"),
+        ({"epochs": -1}, "epochs is -1"),
+        ({"optimizer": "sgd"}, "optimizer is 'sgd'"),
+        ({"schedule": "linear"}, "schedule is 'linear'"),
+    ],
+)
+def test_bad_arguments_are_refused(settings, says):
+    with pytest.raises(ValueError, match=says):
+        fit(*problem(), **{"epochs": 1, "lr": 0.1, **settings})
+
+
+def test_no_batches_are_refused():
+    model, _, loss = problem()
+    with pytest.raises(ValueError, match="there are 0 batches"):
+        fit(model, [], loss, epochs=1, lr=0.1)
+
+
+def test_one_single_step_is_enough():
+    model, _, loss = problem()
+    assert len(fit(model, [(torch.rand(2, 4), torch.tensor([0, 1]))], loss, epochs=1, lr=0.1).loss) == 1
+
+
+# Batches
+
+
+def epoch(data):
+    return [part for (part,) in data]
+
+
+def test_every_sample_comes_once_an_epoch():
+    data = batches(torch.arange(10), size=4, seed=0)
+    parts = epoch(data)
+    assert [len(part) for part in parts] == [4, 4, 2] and len(data) == 3
+    assert torch.cat(parts).sort().values.tolist() == list(range(10))
+
+
+def test_order_is_new_every_epoch():
+    data = batches(torch.arange(50), size=50, seed=0)
+    first, second = epoch(data)[0], epoch(data)[0]
+    assert not torch.equal(first, second) and not torch.equal(first, torch.arange(50))
+
+
+def test_same_seed_same_order_over_epochs_other_seed_another():
+    orders = []
+    for seed in (0, 0, 1):
+        data = batches(torch.arange(50), size=16, seed=seed)
+        orders.append(torch.cat([*epoch(data), *epoch(data)]).tolist())
+    assert orders[0] == orders[1] != orders[2]
+
+
+def test_order_does_not_depend_on_the_global_generator():
+    torch.manual_seed(1)
+    first = torch.cat(epoch(batches(torch.arange(50), size=16, seed=0)))
+    torch.manual_seed(2)
+    assert torch.equal(first, torch.cat(epoch(batches(torch.arange(50), size=16, seed=0))))
+
+
+def test_tensors_stay_together():
+    for x, y in batches(torch.arange(20), torch.arange(20) * 2, size=6, seed=0):
+        assert torch.equal(y, 2 * x)

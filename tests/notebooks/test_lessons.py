@@ -1,0 +1,91 @@
+"""The notebooks are the suite: each runs by nbval with its defaults and by papermill with a second parameter set."""
+
+import copy
+import os
+import subprocess
+import sys
+
+import nbformat
+import pytest
+
+from helpers import ROOT
+from helpers.lab import ledger
+from helpers.lab.claims import results
+from helpers.lab.run import Run
+from helpers.reports.execute import execute
+
+pytestmark = pytest.mark.slow
+NAMES = list(ledger.lessons())
+
+
+def solved(notebook):
+    """The notebook with every exercise answered: the answer in a cell's metadata replaces its dots."""
+    notebook = copy.deepcopy(notebook)
+    for cell in notebook.cells:
+        if answer := cell.metadata.get("solution"):
+            name = answer.split("(")[0].removeprefix("def ").split("=")[0].strip()
+            head, check = cell.source.split("lab.check(", 1)
+            # Definitions that the check needs stay; the reader's line, or the reader's empty function, goes.
+            kept = [line for line in head.splitlines() if not line.startswith((f"{name} = ...", f"def {name}("))]
+            kept = [line for line in kept if line != "    ..."]
+            cell.source = "\n".join([*kept, answer, "", f"lab.check({check}"])
+    return notebook
+
+
+@pytest.mark.parametrize("lesson", NAMES)
+def test_it_runs_with_its_defaults_by_nbval(lesson):
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "--nbval-lax",
+        f"notebooks/{lesson}.ipynb",
+        "-q",
+        "-p",
+        "no:cacheprovider",
+    ]
+    # A worker of pytest-xdist tells its children that they are workers; nbval's own pytest is none.
+    clean = {key: value for key, value in os.environ.items() if not key.startswith(("PYTEST_", "COURSE_STATIC"))}
+    run = subprocess.run(
+        [*command, "-o", "addopts=", "--nbval-cell-timeout=300"],
+        cwd=ROOT,
+        env={**clean, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+    )
+    assert run.returncode == 0, run.stdout[-3000:] + run.stderr[-1000:]
+    cells = nbformat.read(ROOT / "notebooks" / f"{lesson}.ipynb", 4).cells
+    code = [cell for cell in cells if cell.cell_type == "code" and cell.source.strip()]
+    assert f"{len(code)} passed" in run.stdout, "a cell did not run: " + run.stdout[-500:]
+
+
+@pytest.mark.parametrize("lesson", NAMES)
+def test_it_runs_with_other_parameters_and_every_answer_is_right(lesson, tmp_path):
+    source = ROOT / "notebooks" / f"{lesson}.ipynb"
+    notebook = solved(nbformat.read(source, 4))
+    nbformat.write(notebook, tmp_path / "solved.ipynb")
+    second = dict(ledger.lessons()[lesson].second)
+    done = execute(tmp_path / "solved.ipynb", tmp_path / "done.ipynb", second, cell_seconds=300)
+
+    for cell in done.cells:
+        if "solution" in cell.metadata:
+            said = "".join(out.get("data", {}).get("text/plain", "") for out in cell.outputs)
+            assert "✓" in said, f"{cell.id}: {said}"
+    _check_claims(lesson, second, results(done))
+
+
+def _check_claims(lesson: str, second: dict, measured: dict) -> None:
+    """One live seed falls where the recorded seeds put it, for each claim that the second set leaves comparable."""
+    from helpers.lab import parameters
+
+    known = parameters.declared(lesson)
+    run = Run(lesson, {name: p.default for name, p in known.items()} | second, known)
+    compared = 0
+    for claim in ledger.claims().values():
+        if claim.lesson != lesson or not run.comparable(claim):
+            continue
+        values = ledger.recorded(lesson, claim.profile)["values"][claim.id]
+        low, high = claim.band(values)
+        assert low <= measured[claim.id] <= high, f"{claim.id}: {measured[claim.id]} outside {low} to {high}"
+        compared += 1
+    assert compared or not ledger.lessons()[lesson].paper, "no claim was checked live: see chapters.toml, second"
