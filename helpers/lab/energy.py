@@ -122,7 +122,8 @@ class Meter:
         sums = frame[["MACs", "ACs", "memory [bit]", "compute [nJ]", "memory [nJ]"]].sum()
         frame.loc["total"] = {"counted as": "", "input rate": "", "calls": "", **sums}
         whole = dict.fromkeys(["MACs", "ACs", "memory [bit]"], "{:,.0f}")
-        return frame.style.format(whole, precision=2).set_caption(
+        # A fixed id: pandas would draw a new one each time, and a committed notebook would never be the same twice.
+        return frame.style.format(whole, precision=2).set_uuid("meter").set_caption(
             f"One prediction in {tech.name}. Not counted: {', '.join(self.not_counted) or 'nothing'}. Source: {tech.source}."
         )
 
@@ -167,6 +168,7 @@ def compare(meters: dict[str, Meter], name: str = "45nm float32"):
     return (
         pd.DataFrame(rows)
         .T.style.format(dict.fromkeys(["MACs", "ACs", "memory [bit]"], "{:,.0f}"), precision=2)
+        .set_uuid("comparison")
         .set_caption(f"One prediction in {technology(name).name}; one CR2032 holds {CELL_JOULES:,.0f} J.")
     )
 

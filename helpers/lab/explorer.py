@@ -36,7 +36,7 @@ class Slider:
             return sorted({*values, self.default, self.high})
         steps = math.ceil((self.high - self.low) / self.step - 1e-9)
         stride = max(1, -(-steps // 11))
-        end = int(self.high) if self.whole else self.high
+        end = int(self.high) if self.whole else float(self.high)
         return sorted({self._on_grid(index) for index in range(0, steps, stride)} | {end, self.default})
 
     def _on_grid(self, index: int):

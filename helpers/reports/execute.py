@@ -54,7 +54,7 @@ def execute(source: Path, target: Path, values: dict, *, cell_seconds: int = CEL
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             papermill.execute_notebook(
-                str(source), str(target), parameters=values, kernel_name="python3", cwd=str(ROOT),
+                str(source), str(target), parameters=values, kernel_name="python3", language="python", cwd=str(ROOT),
                 execution_timeout=cell_seconds, progress_bar=progress, log_output=False,
             )
     except papermill.exceptions.PapermillExecutionError as error:

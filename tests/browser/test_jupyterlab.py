@@ -19,7 +19,7 @@ from helpers.lab import ledger
 pytestmark = [pytest.mark.browser, pytest.mark.slow, pytest.mark.xdist_group("browser")]
 NAMES = list(ledger.lessons())
 # Style sheets that Panel asks for although it carries all it needs: their absence changes looks only.
-HARMLESS = re.compile(r"^https?://[^/]+/.*\.css$|^data:|^blob:")
+HARMLESS = re.compile(r"^https?://[^/]+/.*\.css(\?.*)?$|^data:|^blob:")
 
 
 @pytest.fixture(scope="module")

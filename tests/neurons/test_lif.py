@@ -229,7 +229,9 @@ def test_equals_plain_autograd(reset, tie, detach, input_scale, surrogate, with_
     results = []
     for run in ("ours", "naive"):
         current = dyadic(6, 3, 7).requires_grad_()
-        state = dyadic(3, 7, seed=1).requires_grad_() if with_state else None
+        state = dyadic(3, 7, seed=1)
+        state[0, 0] = 0.75  # a tie before the first step
+        state = state.requires_grad_() if with_state else None
         if run == "ours":
             spikes, membrane = multistep_lif(
                 current,
