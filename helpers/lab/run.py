@@ -156,4 +156,4 @@ def keep_freed_memory() -> None:
     trim, top_pad, mmap = -1, -2, -3
     mallopt(trim, 2**31 - 1)
     mallopt(top_pad, 64 * 2**20)
-    mallopt(mmap, 2**30)
+    mallopt(mmap, 32 * 2**20)  # the most that glibc takes; a larger value is refused and leaves 128 kB

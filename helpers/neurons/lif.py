@@ -46,7 +46,7 @@ def tau_from_beta(beta: float) -> float:
 
 
 class _MultistepLIF(torch.autograd.Function):
-    """Forward: three in-place calls a step. Backward: the surrogate once over all steps, then one call a step."""
+    """Forward: four in-place calls a step. Backward: the surrogate once over all steps, then one call a step."""
 
     @staticmethod
     def forward(ctx, current, state, beta, threshold, input_scale, reset, fire_at_threshold, detach_reset, surrogate):
@@ -63,9 +63,9 @@ class _MultistepLIF(torch.autograd.Function):
                     u_before = torch.addcmul(u_before, u_before, s_before, value=-1, out=scratch)
                 elif reset == "subtract_before_decay":
                     u_before = torch.sub(u_before, s_before, alpha=threshold, out=scratch)
-                if input_scale != 1:
-                    i = torch.mul(i, input_scale, out=u)
-                torch.add(i, u_before, alpha=beta, out=u)
+                # Two roundings, as in snntorch: add(alpha=beta) would fuse them, and a tie could fall the other way.
+                torch.mul(u_before, beta, out=u)
+                u.add_(i if input_scale == 1 else i * input_scale)
                 if reset == "subtract":
                     u.sub_(s_before, alpha=threshold)
             fire(u, threshold, out=s)
@@ -89,11 +89,12 @@ class _MultistepLIF(torch.autograd.Function):
 
         # d R(u, s(u)) / du, or None where it is beta for every neuron.
         carry = _carry(membrane, spikes, beta, threshold, reset, detach_reset, surrogate)
-        for t in range(len(membrane) - 2, -1, -1):
+        steps = grad.unbind(0)
+        for t in range(len(steps) - 2, -1, -1):
             if carry is None:
-                grad[t].add_(grad[t + 1], alpha=beta)
+                steps[t].add_(steps[t + 1], alpha=beta)
             else:
-                grad[t].addcmul_(grad[t + 1], carry[t])
+                steps[t].addcmul_(steps[t + 1], carry[t])
 
         grad_state = None
         if state is not None and ctx.needs_input_grad[1]:

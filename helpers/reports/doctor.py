@@ -77,7 +77,7 @@ def _kernel() -> Line:
 
 
 def _offline() -> Line:
-    hook = Path(sys.prefix) / "etc/jupyter/jupyter_server_config.d/spikes-to-silicon.json"
+    hook = Path(sys.prefix) / "etc/jupyter/jupyter_server_config.json"
     if not hook.is_file() or "pre_save_hook" not in json.loads(hook.read_text()).get("FileContentsManager", {}):
         return Line("fail", "JupyterLab lacks the course's settings: run `pip install -e .` in the clone again.")
     return Line("ok", "sliders are live without a network, saved notebooks stay small")

@@ -40,17 +40,23 @@ RECORDED = {  # performance.md, section 1: ms of snntorch over ms of the peer
 }
 
 
-def milliseconds(contenders, seconds, least=7):
-    """Median ms of each, taking turns, so that a busy moment of the machine hits all alike."""
+def milliseconds(contenders, seconds, turn=6):
+    """Median ms of each, taking turns, so that a busy moment of the machine hits all alike.
+
+    A turn is `turn` calls in a row, the first not counted: a training loop calls one network again and again, and the
+    first call after another contender finds the caches and the freed memory as that one left them.
+    """
     for run in contenders.values():
         run()
         run()
     times, until = {name: [] for name in contenders}, time.perf_counter() + seconds
-    while len(next(iter(times.values()))) < least or time.perf_counter() < until:
+    while not all(times.values()) or time.perf_counter() < until:
         for name, run in contenders.items():
-            start = time.perf_counter()
-            run()
-            times[name].append(1e3 * (time.perf_counter() - start))
+            for call in range(turn):
+                start = time.perf_counter()
+                run()
+                if call:
+                    times[name].append(1e3 * (time.perf_counter() - start))
     return {name: median(each) for name, each in times.items()}
 
 

@@ -101,5 +101,3 @@ def plotly_template():
     before = pio.templates.default
     yield
     pio.templates.default = before
-
-

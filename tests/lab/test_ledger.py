@@ -151,6 +151,13 @@ def test_other_parameters_than_the_recorded_are_said_and_no_band_is(clone, run, 
     assert ("outside" in text) is comparable
 
 
+def test_a_parameter_that_the_measure_does_not_depend_on_may_differ(clone, run):
+    clone.claims({"independent_of": ["beta"]})
+    clone.results({"a-claim": [38, 40, 42]}, VALUES)
+    run.values.update(beta=0.5)
+    assert run.claim("a-claim", 41).this_run == "41 %"
+
+
 def test_one_recorded_seed_has_no_spread(clone, run):
     clone.results({"a-claim": [40]}, VALUES, seeds=[0])
     assert run.claim("a-claim", 40).cells()[3] == "40 % (1 seeds)"

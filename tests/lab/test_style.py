@@ -64,9 +64,7 @@ def test_text_carries_on_both_pages(page):
 @pytest.mark.parametrize("vision", VISION)
 def test_colours_differ_with_any_colour_vision_or_by_dash_and_marker(vision):
     seen = {name: lab(VISION[vision] @ linear(colour)) for name, colour in COLOURS.items()}
-    near = [
-        (a, b) for a, b in itertools.combinations(seen, 2) if np.linalg.norm(seen[a] - seen[b]) < 10
-    ]
+    near = [(a, b) for a, b in itertools.combinations(seen, 2) if np.linalg.norm(seen[a] - seen[b]) < 10]
     # Colours next to each other in the order that lines take them must differ by themselves.
     order = list(COLOURS)
     assert not [pair for pair in near if order.index(pair[1]) - order.index(pair[0]) == 1], near

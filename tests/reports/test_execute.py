@@ -110,7 +110,9 @@ def test_report_without_parameters_keeps_the_defaults_in_its_record(clone):
 
 def test_failed_report_leaves_its_cells_in_a_failed_folder(clone):
     clone.lesson("print('ran')", "1 / 0")
-    with pytest.raises(RunFailed, match="^01_part/01_lesson: code cell 3 .*; the cells that ran are in reports/") as caught:
+    with pytest.raises(
+        RunFailed, match="^01_part/01_lesson: code cell 3 .*; the cells that ran are in reports/"
+    ) as caught:
         report(clone.LESSON, {})
     folder = caught.value.notebook
     assert folder.name.endswith(".failed") and clone.files() == [
