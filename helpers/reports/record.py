@@ -64,7 +64,7 @@ def record(lesson: str, given: dict, command: str, scheduler: str | None = None)
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     workers = 1 if profile == "full" else min(cores, len(seeds))
     cluster = None if scheduler else LocalCluster(
-        n_workers=workers, threads_per_worker=1, host="127.0.0.1", dashboard_address=None, memory_limit=0
+        n_workers=workers, threads_per_worker=1, host="127.0.0.1", dashboard_address=None, memory_limit=0, silence_logs="ERROR"
     )
     with Client(scheduler or cluster) as client:
         jobs = [client.submit(one_seed, lesson, values, seed, str(done), pure=False) for seed in seeds]
