@@ -127,10 +127,13 @@ def _digits(train: int, test: int, seed: int, scale: tuple[float, float]) -> Ima
 
 
 def _stratified(labels: np.ndarray, count: int, seed: int, what: str) -> np.ndarray:
-    if not 10 <= count <= len(labels):
-        raise ValueError(f"{count} {what} were asked for, but between 10 and {len(labels)} can be had.")
     if count == len(labels):
         return np.arange(count)
+    # scikit-learn splits in two parts that both hold every class.
+    if not 10 <= count <= len(labels) - 10:
+        raise ValueError(
+            f"{count} {what} were asked for, but 10 to {len(labels) - 10}, or all {len(labels)}, can be had."
+        )
     from sklearn.model_selection import train_test_split
 
     picked = train_test_split(np.arange(len(labels)), train_size=count, random_state=seed, stratify=labels)[0]

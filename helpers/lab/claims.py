@@ -36,6 +36,8 @@ class Recorded:
         return mean_std(self.values)[1]
 
     def __str__(self) -> str:
+        if isinstance(self.values[0], list):
+            return f"{len(self.values[0])} figures over {len(self.seeds)} seeds"
         return f"{float(self.mean):.3g} ± {float(self.std):.2g} over {len(self.seeds)} seeds"
 
 

@@ -20,19 +20,20 @@ whoever made them and read once here (a spike is 1 bit, a signed one 2); a membr
 Source of the convention: M. Horowitz, "Computing's energy problem (and what we can do about it)", ISSCC 2014.
 """
 
-import math
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from helpers.lab.technology import CELL_JOULES, Technology, technology
+from helpers.lab.meter import Layer, Meter, compare
+
+__all__ = ["Layer", "Meter", "compare", "is_neuron", "probe"]
 
 aten = torch.ops.aten
-# Where an operand that is not a weight stands among the arguments of a product: (left, right).
+# Where the two operands stand among the arguments of a product: (left, right).
 PRODUCTS = {
     aten.mm: (0, 1),
     aten.addmm: (1, 2),
@@ -49,136 +50,14 @@ def is_neuron(module: nn.Module) -> bool:
     return hasattr(module, "threshold") and hasattr(module, "beta") and not isinstance(module, nn.Softplus)
 
 
-@dataclass
-class Layer:
-    """What one layer did, summed over everything that ran inside the probe."""
-
-    name: str
-    kind: str
-    """linear, conv, product (of two activations) or neuron."""
-    macs: float = 0
-    additions: float = 0
-    """Accumulates, if all inputs were spikes."""
-    spikes: bool = True
-    """Whether every input seen was a spike."""
-    inputs: int = 0
-    nonzeros: int = 0
-    weight_bits: int = 0
-    activation_bits: int = 0
-    state_bits: int = 0
-    calls: int = 0
-
-    @property
-    def rate(self) -> float:
-        """Share of inputs that were not zero (of outputs, for a neuron), in [0, 1]."""
-        return self.nonzeros / self.inputs if self.inputs else 0.0
-
-
-@dataclass
-class Meter:
-    """Counts by layer; every figure it gives is for one prediction."""
-
-    predictions: int
-    layers: dict[str, Layer] = field(default_factory=dict)
-    not_counted: list[str] = field(default_factory=list)
-    """Kinds of modules that ran without a product: they cost energy too, but this convention leaves them out."""
-
-    @property
-    def macs(self) -> float:
-        """Multiply-accumulates a prediction, of layers whose inputs were not all spikes."""
-        return sum(layer.macs for layer in self.layers.values() if not layer.spikes) / self.predictions
-
-    @property
-    def acs(self) -> float:
-        """Accumulates (synaptic operations) a prediction, of layers whose inputs were all spikes."""
-        return sum(layer.additions for layer in self.layers.values() if layer.spikes) / self.predictions
-
-    @property
-    def memory_bits(self) -> float:
-        """Bits read and written for a prediction: weights, activations, membranes."""
-        return sum(_memory_bits(layer, self.predictions) for layer in self.layers.values())
-
-    def compute_pj(self, name: str = "45nm float32") -> float:
-        """Energy of the arithmetic of one prediction, in pJ."""
-        tech = technology(name)
-        return self.macs * tech.mac_pj + self.acs * tech.ac_pj
-
-    def memory_pj(self, name: str = "45nm float32") -> float:
-        """Energy of the memory traffic of one prediction, in pJ, if all of it fits the technology's small cache."""
-        return self.memory_bits * technology(name).bit_pj
-
-    def predictions_per_cell(self, name: str = "45nm float32") -> float:
-        """Predictions that one CR2032 coin cell pays for, arithmetic alone."""
-        joules = self.compute_pj(name) * 1e-12
-        return CELL_JOULES / joules if joules else math.inf
-
-    def table(self, name: str = "45nm float32"):
-        """One row a layer and a total, as a pandas DataFrame: counts, rates, bits and nJ of one prediction."""
-        import pandas as pd
-
-        tech = technology(name)
-        rows = [_row(layer, self.predictions, tech) for layer in self.layers.values()]
-        frame = pd.DataFrame(rows).set_index("layer").astype({"calls": object})
-        sums = frame[["MACs", "ACs", "memory [bit]", "compute [nJ]", "memory [nJ]"]].sum()
-        frame.loc["total"] = {"counted as": "", "input rate": "", "calls": "", **sums}
-        whole = dict.fromkeys(["MACs", "ACs", "memory [bit]"], "{:,.0f}")
-        # A fixed id: pandas would draw a new one each time, and a committed notebook would never be the same twice.
-        return frame.style.format(whole, precision=2).set_uuid("meter").set_caption(
-            f"One prediction in {tech.name}. Not counted: {', '.join(self.not_counted) or 'nothing'}. Source: {tech.source}."
-        )
-
-
-def _memory_bits(layer: Layer, predictions: int) -> float:
-    return layer.weight_bits + (layer.activation_bits + layer.state_bits) / predictions
-
-
-def _row(layer: Layer, predictions: int, tech: Technology) -> dict:
-    macs = 0 if layer.spikes else layer.macs / predictions
-    acs = layer.additions / predictions if layer.spikes else 0
-    bits = _memory_bits(layer, predictions)
-    return {
-        "layer": layer.name,
-        "counted as": "state" if layer.kind == "neuron" else "AC" if layer.spikes else "MAC",
-        "input rate": f"fires {layer.rate:.3f}" if layer.kind == "neuron" else f"{layer.rate:.3f}",
-        "calls": layer.calls,
-        "MACs": macs,
-        "ACs": acs,
-        "memory [bit]": bits,
-        "compute [nJ]": (macs * tech.mac_pj + acs * tech.ac_pj) / 1e3,
-        "memory [nJ]": bits * tech.bit_pj / 1e3,
-    }
-
-
-def compare(meters: dict[str, Meter], name: str = "45nm float32"):
-    """One row a model, as a pandas DataFrame: MACs, ACs, memory, nJ, ratio to the first, predictions from one coin cell."""
-    import pandas as pd
-
-    first = next(iter(meters.values())).compute_pj(name)
-    rows = {
-        label: {
-            "MACs": meter.macs,
-            "ACs": meter.acs,
-            "memory [bit]": meter.memory_bits,
-            "compute [nJ]": meter.compute_pj(name) / 1e3,
-            "of the first": meter.compute_pj(name) / first if first else math.nan,
-            "predictions a cell [10⁹]": meter.predictions_per_cell(name) / 1e9,
-        }
-        for label, meter in meters.items()
-    }
-    return (
-        pd.DataFrame(rows)
-        .T.style.format(dict.fromkeys(["MACs", "ACs", "memory [bit]"], "{:,.0f}"), precision=2)
-        .set_uuid("comparison")
-        .set_caption(f"One prediction in {technology(name).name}; one CR2032 holds {CELL_JOULES:,.0f} J.")
-    )
-
-
 @contextmanager
 def probe(model: nn.Module, predictions: int = 1, weight_bits: int | None = None) -> Iterator[Meter]:
     """Count every product that `model` computes inside the block, without gradients.
 
     Linear layers, convolutions of any dimension, matrix products of two activations (attention) and fused attention
-    are seen by a dispatch mode, so a product outside any layer counts too. Results are unchanged.
+    are seen by a dispatch mode, so a product outside any layer counts too. Results are unchanged. Make one call with the
+    whole batch: each further call reads the weights again. Recurrent layers of torch (LSTM, GRU) run as one call that
+    nobody can look into; they are listed as not counted.
 
     Args:
         model: any module. Its submodules' names become the layers' names.
@@ -267,41 +146,49 @@ class _Counter(TorchDispatchMode):
         )
 
     def _count_product(self, left: Tensor, right: Tensor, macs: int) -> None:
-        driver = left if _additions(left) is not None or _additions(right) is None else right
-        self._count("product", driver, None, macs)
+        seen = _look(left)
+        if not seen.spikes and (other := _look(right)).spikes:
+            seen = other
+        self._count("product", seen, None, macs)
 
-    def _count(self, kind: str, x: Tensor, weight: Tensor | None, macs: int) -> None:
+    def _count(self, kind: str, x: "Tensor | _Seen", weight: Tensor | None, macs: int) -> None:
         here = self.where[-1]
         here[1] += 1
         here[3] = True
         name = here[0] if here[1] == 1 else f"{here[0]} #{here[1]}"
         layer = self.meter.layers.setdefault(name, Layer(name, kind))
-        additions = _additions(x)
-        layer.spikes &= additions is not None
+        seen = _look(x) if isinstance(x, Tensor) else x
+        layer.spikes &= seen.spikes
         layer.calls += 1
         layer.macs += macs
-        layer.additions += macs * (additions or 0) / max(x.numel(), 1)
-        layer.inputs += x.numel()
-        layer.nonzeros += int(x.count_nonzero())
-        layer.activation_bits += 2 * x.numel() * _bits(x, additions is not None)
+        layer.additions += macs * seen.additions / max(seen.size, 1)
+        layer.inputs += seen.size
+        layer.nonzeros += seen.nonzeros
+        layer.activation_bits += 2 * seen.size * seen.bits
         if weight is not None:
             layer.weight_bits += weight.numel() * (self.weight_bits or weight.element_size() * 8)
 
 
-def _additions(x: Tensor) -> float | None:
-    """How many additions stand for these inputs if they are spikes; None if any of them is not."""
-    size = x.abs()
-    if bool(((size == 0) | (size == 1)).all()):
-        return float(size.sum(dtype=torch.float64))
+class _Seen(NamedTuple):
+    """What one operand was: its size, how much of it was not zero, and, if all spikes, the additions they stand for."""
+
+    size: int
+    nonzeros: int
+    spikes: bool
+    additions: float
+    bits: int
+
+
+def _look(x: Tensor) -> _Seen:
+    size, nonzeros, width = x.numel(), int(x.count_nonzero()), x.element_size() * 8
+    if nonzeros == 0:
+        return _Seen(size, 0, True, 0.0, 1)
+    magnitude = x if x.dtype == torch.bool else x.abs()
+    if torch.equal(magnitude * magnitude, magnitude):  # 0 and 1 alone are their own squares
+        return _Seen(size, nonzeros, True, nonzeros, 1 if x.min() >= 0 else 2)
     if bool(((x == 0) | (x == 1) | (x == 2)).all()):
-        return float(x.sum(dtype=torch.float64))
-    return None
-
-
-def _bits(x: Tensor, spikes: bool) -> int:
-    if not spikes:
-        return x.element_size() * 8
-    return 1 if x.numel() == 0 or (x.min() >= 0 and x.max() <= 1) else 2
+        return _Seen(size, nonzeros, True, float(x.sum(dtype=torch.float64)), 2)
+    return _Seen(size, nonzeros, False, 0.0, width)
 
 
 def _count_neuron(meter: Meter, name: str, spikes: Tensor) -> None:

@@ -117,14 +117,17 @@ class Explorer:
         for name, control in self.controls.items():
             label = control.label or name
             if isinstance(control, Choice):
-                made[name] = pn.widgets.Select(name=label, options=list(control.options), value=control.default)
+                made[name] = pn.widgets.Select(
+                    label=label, options=list(control.options), value=control.default, width=280
+                )
             elif control.powers:
-                made[name] = pn.widgets.DiscreteSlider(name=label, options=control.grid(), value=control.default)
+                made[name] = pn.widgets.DiscreteSlider(
+                    label=label, options=control.grid(), value=control.default, width=280
+                )
             else:
                 kind = pn.widgets.IntSlider if control.whole else pn.widgets.FloatSlider
-                made[name] = kind(
-                    name=label, start=control.low, end=control.high, step=control.step, value=control.default
-                )
+                limits = {"start": control.low, "end": control.high, "step": control.step}
+                made[name] = kind(label=label, value=control.default, width=280, **limits)
         return made
 
     @functools.cached_property

@@ -18,7 +18,7 @@ class Quiz:
 
     def respond(self, choice: int) -> str:
         """What the reader sees after choosing an option (counted from 0)."""
-        sign = "✓ Yes." if choice == self.answer else "✗ Not here."
+        sign = "✓ Yes." if choice == self.answer else "✗ No."
         return f"{sign} {self.why}"
 
     def _still(self) -> str:

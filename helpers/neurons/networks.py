@@ -70,12 +70,13 @@ class SpikingMLP(nn.Module):
         """
         still = _timesteps(x, timesteps, 2)
         for index, (linear, neuron) in enumerate(zip(self.linears, self.neurons, strict=False)):
-            first_still = still and index == 0
-            x = linear(x) if first_still else _over_time(linear, x)
-            if self.norms is not None:
-                x = self.norms[index](x) if first_still else _over_time(self.norms[index], x)
-            if first_still:
+            if still and index == 0:
+                x = linear(x)
                 x = x.expand(timesteps, *x.shape)
+            else:
+                x = _over_time(linear, x)
+            if self.norms is not None:
+                x = _over_time(self.norms[index], x)
             x = neuron(x)
         if not self.neurons and still:
             return self.linears[-1](x).expand(timesteps, -1, -1)

@@ -18,6 +18,10 @@ VERSIONED = ("torch", "snntorch", "numpy", "scikit-learn", "plotly", "panel", "p
 CELL_SECONDS = 1800
 
 
+class FormulaError(Exception):
+    """A formula that a page without a network cannot show."""
+
+
 class RunFailed(Exception):
     """A run that did not end green; its text is one sentence, `notebook` what it left."""
 
@@ -46,7 +50,6 @@ def execute(source: Path, target: Path, values: dict, *, cell_seconds: int = CEL
     import papermill
     from nbclient.exceptions import CellTimeoutError, DeadKernelError
 
-    os.environ.setdefault("OMP_NUM_THREADS", "1") if values.get("profile", "quick") == "quick" else None
     reason = None
     before = os.environ.get(STATIC)
     os.environ[STATIC] = "1"
@@ -128,13 +131,14 @@ def report(lesson: str, given: dict[str, str], *, theme: str = "light") -> Path:
     begun = time.time()
     try:
         notebook = execute(source, target, values, progress=True)
-    except RunFailed as failure:
+        from helpers.reports.html import write_html
+
+        write_html(notebook, target.with_suffix(".html"), theme)
+    except (RunFailed, FormulaError) as failure:
         failed = final.with_name(f"{final.name}.failed")
         os.replace(scratch, failed)
-        raise RunFailed(f"{lesson}: {failure}; the cells that ran are in {_shown(failed / source.name)}.", failed) from None
-    from helpers.reports.html import write_html
-
-    write_html(notebook, target.with_suffix(".html"), theme)
+        kept = _shown(failed / source.name)
+        raise RunFailed(f"{lesson}: {failure}; the cells that ran are in {kept}.", failed) from None
     _write_figures(lesson, notebook, values, scratch, seconds=time.time() - begun)
     os.replace(scratch, final)
     return final

@@ -5,6 +5,7 @@ in the file, once, and every figure a div of its own.
 """
 
 import copy
+import re
 from pathlib import Path
 
 import plotly.io as pio
@@ -15,6 +16,7 @@ from nbconvert.filters.markdown_mistune import IPythonRenderer, MarkdownWithMath
 from plotly.offline import get_plotlyjs
 
 from helpers.reports.clean import lean
+from helpers.reports.execute import FormulaError
 
 PLOTLY = "application/vnd.plotly.v1+json"
 _TEMPLATE = """{%- extends 'lab/index.html.j2' -%}
@@ -32,18 +34,28 @@ msub > :last-child, msubsup > :nth-child(2) { position: relative; top: 0.2em; }
 </style>{%- endblock -%}"""
 
 
+def _mathml(formula: str, display: str = "inline") -> str:
+    try:
+        shown = convert(formula, display=display)
+    except Exception as error:  # latex2mathml has a class of its own for every mistake
+        raise FormulaError(f"the formula {formula!r} cannot be turned into MathML ({type(error).__name__})") from None
+    if unknown := re.search(r"\\[A-Za-z]+", shown):
+        raise FormulaError(f"the formula {formula!r} holds {unknown[0]}, which latex2mathml does not know")
+    return shown
+
+
 class _MathML(IPythonRenderer):
     def inline_math(self, body):
-        return convert(body)
+        return _mathml(body)
 
     def block_math(self, body):
-        return convert(body, display="block")
+        return _mathml(body, "block")
 
     def multiline_math(self, text):
-        return convert(text.strip().strip("$"), display="block")
+        return _mathml(text.strip().strip("$"), "block")
 
     def latex_environment(self, name, body):
-        return convert(rf"\begin{{{name}}}{body}\end{{{name}}}", display="block")
+        return _mathml(rf"\begin{{{name}}}{body}\end{{{name}}}", "block")
 
 
 class _OfflineHTML(HTMLExporter):
@@ -68,7 +80,7 @@ def offline_html(notebook: dict, theme: str = "light") -> str:
         theme: "light" or "dark".
 
     Raises:
-        latex2mathml.exceptions.*: a formula that cannot be converted.
+        FormulaError: a formula that cannot be converted.
     """
     notebook = lean(copy.deepcopy(notebook))
     figures = 0

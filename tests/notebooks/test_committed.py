@@ -39,7 +39,9 @@ def test_it_was_run_top_to_bottom_without_error(lesson):
 def test_it_is_small_and_clean(lesson):
     path = ROOT / "notebooks" / f"{lesson}.ipynb"
     assert path.stat().st_size < LARGEST
-    assert publish(nbformat.read(path, 4)) == nbformat.read(path, 4), "run `make notebooks`: something only a kernel can show is in it"
+    assert publish(nbformat.read(path, 4)) == nbformat.read(path, 4), (
+        "run `make notebooks`: something only a kernel can show is in it"
+    )
     assert not re.search(r"/(?:home|root|work|tmp|Users)/|site-packages", path.read_text(encoding="utf-8"))
 
 

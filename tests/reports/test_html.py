@@ -9,6 +9,7 @@ import plotly.graph_objects as go
 import pytest
 from plotly.offline import get_plotlyjs
 
+from helpers.reports.execute import FormulaError
 from helpers.reports.html import PLOTLY, offline_html, write_html
 
 MARKDOWN = r"""# A lesson
@@ -120,9 +121,13 @@ def test_no_latex_command_is_left_in_mathml(formula):
 
 
 def test_formula_that_cannot_be_converted_is_an_error():
-    with pytest.raises(Exception, match=r".*") as caught:
-        offline_html(notebook_with(markdown=r"$\frac{a$ and $\left( x$"))
-    assert "latex2mathml" in type(caught.value).__module__
+    with pytest.raises(FormulaError, match="left"):
+        offline_html(notebook_with(markdown=r"$\left( x$"))
+
+
+def test_command_that_nobody_knows_is_an_error():
+    with pytest.raises(FormulaError, match="nosuchthing"):
+        offline_html(notebook_with(markdown=r"$\nosuchthing x$"))
 
 
 def test_notebook_is_left_as_it_was():

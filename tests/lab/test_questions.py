@@ -10,7 +10,7 @@ QUESTION = ("Is 1 < 2?", ["no <never>", "yes"], 1, "Because 1 & 1 make 2.")
 
 def test_response_says_yes_or_no_and_why():
     made = quiz(*QUESTION)
-    assert made.respond(1) == "✓ Yes. Because 1 & 1 make 2." and made.respond(0).startswith("✗ Not here.")
+    assert made.respond(1) == "✓ Yes. Because 1 & 1 make 2." and made.respond(0).startswith("✗ No.")
 
 
 @pytest.mark.parametrize(("options", "answer"), [(["a"], 0), ([], 0), (["a", "b"], 2), (["a", "b"], -1)])
@@ -37,7 +37,7 @@ def test_choosing_a_button_answers(live):
     _question, buttons, feedback = quiz(*QUESTION)._live().children
     assert buttons.value is None and "✓" not in feedback.value
     buttons.value = 0
-    assert "✗ Not here." in feedback.value
+    assert "✗ No." in feedback.value
     buttons.value = 1
     assert "✓ Yes. Because 1 &amp; 1 make 2." in feedback.value and "role='status'" in feedback.value
 
