@@ -52,6 +52,8 @@ class _MultistepLIF(torch.autograd.Function):
     def forward(ctx, current, state, beta, threshold, input_scale, reset, fire_at_threshold, detach_reset, surrogate):
         membrane, spikes = torch.empty_like(current), torch.empty_like(current)
         fire = torch.ge if fire_at_threshold else torch.gt
+        # As tensors of the current's own type: a Python number would be turned into one in every step.
+        decay, level = current.new_tensor(beta), current.new_tensor(threshold)
         scratch = torch.empty_like(current[0])
         before = None if state is None else (state, fire(state, threshold).to(state.dtype))
         for i, u, s in zip(current, membrane, spikes, strict=True):
@@ -64,11 +66,11 @@ class _MultistepLIF(torch.autograd.Function):
                 elif reset == "subtract_before_decay":
                     u_before = torch.sub(u_before, s_before, alpha=threshold, out=scratch)
                 # Two roundings, as in snntorch: add(alpha=beta) would fuse them, and a tie could fall the other way.
-                torch.mul(u_before, beta, out=u)
+                torch.mul(u_before, decay, out=u)
                 u.add_(i if input_scale == 1 else i * input_scale)
                 if reset == "subtract":
                     u.sub_(s_before, alpha=threshold)
-            fire(u, threshold, out=s)
+            fire(u, level, out=s)
             before = u, s
         ctx.save_for_backward(membrane, spikes, state)
         ctx.settings = beta, threshold, input_scale, reset, fire_at_threshold, detach_reset, surrogate
