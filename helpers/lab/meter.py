@@ -117,25 +117,35 @@ def _row(layer: Layer, predictions: int, tech: Technology) -> dict:
     }
 
 
+def _ratio(part: float, whole: float) -> float:
+    return part / whole if whole else math.nan
+
+
 def compare(meters: dict[str, Meter], name: str = "45nm float32"):
     """One row a model, as a styled pandas table: MACs, ACs, memory, nJ, ratio to the first, predictions from a cell."""
     import pandas as pd
 
-    first = next(iter(meters.values())).compute_pj(name)
+    def both(meter: Meter) -> float:
+        return meter.compute_pj(name) + meter.memory_pj(name)
+
+    first = next(iter(meters.values()))
     rows = {
         label: {
             "MACs": meter.macs,
             "ACs": meter.acs,
-            "memory [bit]": meter.memory_bits,
             "compute [nJ]": meter.compute_pj(name) / 1e3,
-            "of the first": meter.compute_pj(name) / first if first else math.nan,
+            "of the first": _ratio(meter.compute_pj(name), first.compute_pj(name)),
+            "memory [nJ]": meter.memory_pj(name) / 1e3,
+            "both, of the first": _ratio(both(meter), both(first)),
             "predictions a cell [10⁹]": meter.predictions_per_cell(name) / 1e9,
         }
         for label, meter in meters.items()
     }
     return (
         pd.DataFrame(rows)
-        .T.style.format(dict.fromkeys(["MACs", "ACs", "memory [bit]"], "{:,.0f}"), precision=2)
+        .T.style.format(dict.fromkeys(["MACs", "ACs"], "{:,.0f}"), precision=2)
         .set_uuid("comparison")
-        .set_caption(f"One prediction in {technology(name).name}; one CR2032 holds {CELL_JOULES:,.0f} J.")
+        .set_caption(
+            f"One prediction in {technology(name).name}; one CR2032 ({CELL_JOULES:,.0f} J) pays for arithmetic alone."
+        )
     )

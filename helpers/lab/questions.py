@@ -71,6 +71,12 @@ def quiz(question: str, options: Sequence[str], answer: int, why: str) -> Quiz:
     return Quiz(question, options, answer, why)
 
 
+class _Line(str):
+    """A text that shows itself without quotes."""
+
+    __repr__ = str.__str__
+
+
 def check(given: object, expected: float | Callable[[object], bool], *, hint: str, tolerance: float = 1e-6) -> str:
     """Judge an exercise's answer in one line; an untouched answer (None or ...) is "not done yet", never an error.
 
@@ -81,12 +87,12 @@ def check(given: object, expected: float | Callable[[object], bool], *, hint: st
         tolerance: relative, for numbers.
     """
     if given is None or given is ...:
-        return "… not done yet: replace the dots and run the cell again."
+        return _Line("… not done yet: replace the dots and run the cell again.")
     try:
         if callable(expected):
             right = bool(expected(given))
         else:
             right = math.isclose(float(given), float(expected), rel_tol=tolerance, abs_tol=tolerance)
     except Exception as error:  # whatever a reader's answer raises is feedback, not a crash of the lesson
-        return f"✗ Your answer raised {type(error).__name__}: {error}. Hint: {hint}"
-    return "✓ Right." if right else f"✗ Not yet. Hint: {hint}"
+        return _Line(f"✗ Your answer raised {type(error).__name__}: {error}. Hint: {hint}")
+    return _Line("✓ Right." if right else f"✗ Not yet. Hint: {hint}")

@@ -30,7 +30,8 @@ def trace(current: Tensor, membrane: Tensor, spikes: Tensor, threshold: float = 
     figure.add_bar(x=steps, y=current.numpy(), name="input current", marker_color=COLOURS["grey"], row=1, col=1)
     _membrane(figure, steps, membrane.numpy(), spikes.numpy(), threshold, row=2, col=1)
     figure.update_yaxes(title="current", row=1)
-    figure.update_yaxes(title="membrane", row=2)
+    figure.update_yaxes(title="membrane", rangemode="tozero", row=2)
+    figure.update_xaxes(dtick=1)
     figure.update_xaxes(title="timestep", row=2)
     fired = [int(t) for t in steps[spikes.numpy() > 0]]
     said = f"It fires at step{'s' * (len(fired) != 1)} {', '.join(map(str, fired))}." if fired else "It never fires."
@@ -101,9 +102,9 @@ def surrogates(choices: Mapping[str, Surrogate], reach: float = 2.0) -> go.Figur
         line = {"color": list(COLOURS.values())[index], "dash": DASHES[index]}
         figure.add_scatter(x=distance.numpy(), y=derivative(surrogate, distance).numpy(), name=name, line=line)
     figure.update_xaxes(title="membrane − threshold")
-    figure.update_yaxes(title="derivative used in the backward pass")
+    figure.update_yaxes(title="slope used backward")
     return titled(
-        figure, "Four stand-ins for a step's derivative", "All are highest at the threshold and fade away from it."
+        figure, "Four stand-ins for a step's derivative", "All are highest at the threshold and have an area of 1."
     )
 
 
@@ -136,7 +137,9 @@ def codes(image: Tensor, sequences: Mapping[str, Tensor]) -> go.Figure:
             col=index + 2,
         )
         figure.update_xaxes(title="timestep", range=[0, len(sequences[name]) + 1], row=1, col=index + 2)
-        figure.update_yaxes(title="pixel" if index == 0 else "", range=[image.numel(), -1], row=1, col=index + 2)
+        figure.update_yaxes(
+            title="pixel, row by row" if index == 0 else "", range=[image.numel(), -1], row=1, col=index + 2
+        )
     said = ", ".join(f"{name} {int(sequence.count_nonzero())} spikes" for name, sequence in sequences.items())
     return titled(figure, "One digit, said in spikes", f"{said[0].upper()}{said[1:]}.")
 
@@ -237,52 +240,37 @@ def sweep(
 def plane(
     spikes: Tensor, accuracy: float, energy_nj: float, rate: float, twin_accuracy: float, twin_energy_nj: float
 ) -> go.Figure:
-    """The spikes of a hidden layer for one image, and where the network stands: energy against accuracy.
+    """The spikes of a hidden layer for one image, and where the network stands: energy against wrong answers.
 
     Args:
         spikes: of one layer for one image, shape [T, N].
         accuracy, energy_nj: of the spiking network as set.
         rate: share of hidden neurons that fire in a step.
-        twin_accuracy, twin_energy_nj: of the ANN twin.
+        twin_accuracy, twin_energy_nj: of the ANN twin, on the same images.
     """
-    figure = make_subplots(cols=2, column_widths=[0.45, 0.55], horizontal_spacing=0.14)
+    titles = ["first hidden layer, one image", "all images"]
+    figure = make_subplots(cols=2, column_widths=[0.45, 0.55], horizontal_spacing=0.14, column_titles=titles)
     step, index = np.nonzero(spikes.numpy())
-    figure.add_scatter(
-        x=step + 1,
-        y=index,
-        mode="markers",
-        marker={"size": 3, "color": COLOURS["blue"]},
-        name="a spike",
-        showlegend=False,
-        row=1,
-        col=1,
-    )
+    dots = {"size": 3, "color": COLOURS["blue"]}
+    figure.add_scatter(x=step + 1, y=index, mode="markers", marker=dots, showlegend=False, row=1, col=1)
     figure.update_xaxes(title="timestep", range=[0, len(spikes) + 1], row=1, col=1)
-    figure.update_yaxes(title="hidden neuron", range=[-2, spikes.shape[1] + 1], row=1, col=1)
-    figure.add_scatter(
-        x=[twin_energy_nj],
-        y=[twin_accuracy * 100],
-        mode="markers",
-        name="ANN",
-        marker={"size": 14, "symbol": "square", "color": COLOURS["grey"]},
-        row=1,
-        col=2,
+    figure.update_yaxes(title="neuron, a dot a spike", range=[-2, spikes.shape[1] + 1], row=1, col=1)
+    places = (
+        ("ANN", twin_accuracy, twin_energy_nj, {"size": 14, "symbol": "square", "color": COLOURS["grey"]}),
+        ("SNN as set", accuracy, energy_nj, {"size": 16, "symbol": "star", "color": COLOURS["vermilion"]}),
     )
-    figure.add_scatter(
-        x=[energy_nj],
-        y=[accuracy * 100],
-        mode="markers",
-        name="SNN as set",
-        marker={"size": 16, "symbol": "star", "color": COLOURS["vermilion"]},
-        row=1,
-        col=2,
-    )
+    for name, right, energy, marker in places:
+        # A logarithmic axis has no zero: a network without a mistake is drawn at the axis' end.
+        wrong = [max(100 * (1 - right), 0.5)]
+        figure.add_scatter(x=[energy], y=wrong, mode="markers", name=name, marker=marker, row=1, col=2)
     low, high = np.log10(twin_energy_nj / 5), np.log10(twin_energy_nj * 8)
     figure.update_xaxes(title="energy a prediction [nJ]", type="log", range=[low, high], row=1, col=2)
     figure.update_xaxes(tickvals=[d * 10**p for p in range(6) for d in (1, 2, 5)], row=1, col=2)
-    figure.update_yaxes(title="accuracy [%]", range=[0, 102], row=1, col=2)
+    figure.update_yaxes(title="wrong answers [%]", type="log", range=[2.02, -0.4], row=1, col=2)
+    figure.update_yaxes(tickvals=[0.5, 1, 2, 5, 10, 20, 50, 100], row=1, col=2)
+    figure.update_layout(legend_y=1.12, margin_t=120)
     said = (
-        f"{accuracy:.1%} for {energy_nj:.0f} nJ ({energy_nj / twin_energy_nj:.2f} of the ANN's); "
-        f"{rate:.1%} of hidden neurons fire in a step."
+        f"{accuracy:.1%} right for {energy_nj:.0f} nJ ({energy_nj / twin_energy_nj:.2f} of the ANN's, which has "
+        f"{twin_accuracy:.1%}); {rate:.1%} of hidden neurons fire in a step."
     )
     return titled(figure, "Where does it land?", said)

@@ -54,6 +54,10 @@ class _MathML(IPythonRenderer):
     def multiline_math(self, text):
         return _mathml(text.strip().strip("$"), "block")
 
+    def block_html(self, html):
+        # nbconvert parses every fragment by itself and would close a <details> before what it folds away.
+        return html
+
     def latex_environment(self, name, body):
         return _mathml(rf"\begin{{{name}}}{body}\end{{{name}}}", "block")
 

@@ -152,3 +152,9 @@ def test_page_is_written_as_utf8(tmp_path):
     write_html(notebook_with(markdown="Größe 7 µJ"), tmp_path / "page.html")
     page = (tmp_path / "page.html").read_bytes()
     assert "Größe 7 µJ".encode() in page and b'charset="utf-8"' in page.lower()
+
+
+def test_folded_text_stays_folded():
+    page = offline_html(notebook_with(markdown="<details><summary>Hint</summary>\n\nhidden $x$\n\n</details>"))
+    inside = page.split("<details>")[1].split("</details>")[0]
+    assert "hidden" in inside and "<math" in inside
