@@ -20,7 +20,7 @@ TESTS := .venv/.ready-test
 .PHONY: lab test check report notebooks subjects bench doctor list clean
 
 lab: $(READY)
-	$(BIN)/course lab
+	$(BIN)/course lab $(ARGS)
 
 test: $(TESTS)
 	$(BIN)/course test $(ARGS)

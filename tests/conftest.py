@@ -3,8 +3,12 @@
 import os
 import shutil
 
+import hypothesis
 import pytest
 
+# Two notebooks at a time can make any test slow: time lives in benchmarks.
+hypothesis.settings.register_profile("course", deadline=None)
+hypothesis.settings.load_profile("course")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.pop("COURSE_STATIC", None)
 

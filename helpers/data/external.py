@@ -37,14 +37,24 @@ CHECKSUMS = {
 
 
 def find(name: str) -> Path | None:
-    """The folder that holds a set's files (any of them), looked for under $COURSE_DATA, data/external/ and data/."""
+    """The folder that holds a set's files, looked for under $COURSE_DATA, data/external/ and data/.
+
+    The first folder with all four files; else the first with any of them, so that what is missing can be named.
+    """
     given = os.environ.get("COURSE_DATA")
     roots = ([Path(given)] if given else []) + [ROOT / "data" / "external", ROOT / "data"]
-    for root in roots:
-        for folder in (root / name, root / name.replace("_", "-")):
-            if any(file_of(folder, part).exists() for part in FILES):
+    folders = [folder for root in roots for folder in (root / name, root / name.replace("_", "-"))]
+    for enough in (all, any):
+        for folder in folders:
+            if enough(file_of(folder, part).exists() for part in FILES):
                 return folder
     return None
+
+
+def complete(name: str) -> bool:
+    """Whether all four files of a set are on this machine."""
+    folder = find(name)
+    return folder is not None and all(file_of(folder, part).exists() for part in FILES)
 
 
 def file_of(folder: Path, part: str) -> Path:

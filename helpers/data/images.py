@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from helpers.data.external import FILES, download, file_of, find, missing
+from helpers.data.external import FILES, complete, download, file_of, find, missing
 from helpers.data.idx import DataError, read_idx
 
 NAMES = ("digits", "mnist", "fashion_mnist")
@@ -80,11 +80,11 @@ def images(
         raise ValueError(f"dataset is {name!r}, but it must be one of {', '.join(NAMES)}.")
     if name == "digits":
         return _digits(1297 if train is None else train, 500 if test is None else test, seed, scale)
-    folder = find(name)
-    if folder is None and fetch:
-        folder = download(name)
-    if folder is None:
+    if not complete(name) and fetch and find(name) is None:
+        download(name)
+    if not complete(name):
         raise DataError(missing(name))
+    folder = find(name)
     arrays = {part: read_idx(file_of(folder, part)) for part in FILES}
     parts = {}
     for part, wanted in (("train", train), ("test", test)):

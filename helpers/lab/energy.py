@@ -146,12 +146,13 @@ class _Counter(TorchDispatchMode):
         )
 
     def _count_product(self, left: Tensor, right: Tensor, macs: int) -> None:
-        seen = _look(left)
-        if not seen.spikes and (other := _look(right)).spikes:
-            seen = other
-        self._count("product", seen, None, macs)
+        seen, other = _look(left), _look(right)
+        if other.spikes and not seen.spikes:
+            seen, other = other, seen
+        layer = self._count("product", seen, None, macs)
+        layer.activation_bits += 2 * other.size * other.bits
 
-    def _count(self, kind: str, x: "Tensor | _Seen", weight: Tensor | None, macs: int) -> None:
+    def _count(self, kind: str, x: "Tensor | _Seen", weight: Tensor | None, macs: int) -> Layer:
         here = self.where[-1]
         here[1] += 1
         here[3] = True
@@ -167,6 +168,7 @@ class _Counter(TorchDispatchMode):
         layer.activation_bits += 2 * seen.size * seen.bits
         if weight is not None:
             layer.weight_bits += weight.numel() * (self.weight_bits or weight.element_size() * 8)
+        return layer
 
 
 class _Seen(NamedTuple):

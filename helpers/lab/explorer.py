@@ -7,12 +7,16 @@ with a slider of its own in committed notebooks and reports, where there is no k
 import functools
 import json
 import math
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import plotly.graph_objects as go
 
 from helpers.lab.display import static
+
+SMOOTH = 0.05
+"""Seconds that a figure may take and still be drawn while a slider moves."""
 
 
 @dataclass(frozen=True)
@@ -141,7 +145,10 @@ class Explorer:
             figure.layout.title.subtitle.text = ""
             return figure, f"<p role='status' style='margin:0'>{sentence}</p>"
 
+        begun = time.perf_counter()
         first, sentence = show(**self.defaults)
+        # A slow figure follows the slider when it is let go, a quick one while it moves.
+        moment = "value" if time.perf_counter() - begun < SMOOTH else "value_throttled"
         pane = pn.pane.Plotly(
             first, config={"displayModeBar": False}, sizing_mode="stretch_width", height=first.layout.height or 420
         )
@@ -151,7 +158,7 @@ class Explorer:
             pane.object, text.object = show(**{name: widget.value for name, widget in self.widgets.items()})
 
         for widget in self.widgets.values():
-            widget.param.watch(update, "value")
+            widget.param.watch(update, moment if moment in widget.param else "value")
         sliders = pn.FlexBox(*self.widgets.values(), gap="24px")
         return pn.Column(sliders, text, pane, sizing_mode="stretch_width", max_width=980)
 
@@ -166,13 +173,6 @@ class Explorer:
 
     def __repr__(self) -> str:
         return f"Explorer over {', '.join(control.label or name for name, control in self.controls.items())}"
-
-
-@functools.cache
-def _load_panel() -> None:
-    import panel as pn
-
-    pn.extension("plotly", inline=True)
 
 
 def explore(draw: Callable[..., go.Figure], *, over: str | None = None, **controls: Slider | Choice) -> Explorer:
@@ -202,5 +202,8 @@ def explore(draw: Callable[..., go.Figure], *, over: str | None = None, **contro
                 f"{name} starts at {control.default}, outside its slider's [{control.low}, {control.high}]."
             )
     if not static():
-        _load_panel()
+        import panel as pn
+
+        # With every explorer, not once a kernel: a page that was reloaded has lost Panel's scripts, and nobody tells us.
+        pn.extension("plotly", inline=True)
     return Explorer(draw, controls, over)

@@ -75,6 +75,9 @@ class Parameter:
                 return {"true": True, "false": False}.get(str(value).lower())
             if isinstance(value, bool) or (self.type == "int" and isinstance(value, float)):
                 return None
+            # Python also reads 1_0 and other scripts' digits; a reader means neither.
+            if isinstance(value, str) and not re.fullmatch(r"[-+.0-9eE]+", value.strip()):
+                return None
             typed = int(value) if self.type == "int" else float(value)
             return typed if math.isfinite(typed) else None
         except (TypeError, ValueError, OverflowError):
@@ -117,16 +120,26 @@ def parse(source: str) -> dict[str, Parameter]:
     return parameters
 
 
+def lesson_name(lesson: str) -> str:
+    """The one name of a lesson, however it was typed: "notebooks/01_neurons/01_spiking_neurons.ipynb" too.
+
+    Raises:
+        ParameterError: there is no such lesson.
+    """
+    return lesson_path(lesson).relative_to((ROOT / "notebooks").resolve()).with_suffix("").as_posix()
+
+
 def lesson_path(lesson: str) -> Path:
     """The notebook of a lesson such as "01_neurons/01_spiking_neurons".
 
     Raises:
         ParameterError: there is no such lesson.
     """
-    folder = ROOT / "notebooks"
-    path = folder / f"{lesson.removesuffix('.ipynb').removeprefix('notebooks/')}.ipynb"
-    if not path.is_file() or not path.resolve().is_relative_to(folder.resolve()):
-        known = sorted(str(p.relative_to(folder).with_suffix("")) for p in folder.rglob("*.ipynb"))
+    folder = (ROOT / "notebooks").resolve()
+    typed = lesson.replace("\\", "/").removeprefix("./").removeprefix("notebooks/").removesuffix(".ipynb")
+    path = (folder / f"{typed}.ipynb").resolve()
+    if not path.is_file() or not path.is_relative_to(folder):
+        known = sorted(p.relative_to(folder).with_suffix("").as_posix() for p in folder.rglob("*.ipynb"))
         known = [name for name in known if ".ipynb_checkpoints" not in name]
         raise ParameterError(
             f"there is no lesson {lesson!r}: it must be one of {', '.join(known) or 'none (empty clone)'}."

@@ -1,6 +1,7 @@
 """The start of every lesson: parameters checked before any work, everything seeded, threads and plots set."""
 
 import ctypes
+import math
 import os
 import random
 import sys
@@ -37,15 +38,23 @@ class Run:
         Args:
             name: of a numeric parameter with both bounds, or of one with choices.
             changes: fields of `Slider` to set differently, such as step, label, low, high.
+
+        Raises:
+            ValueError: no such parameter, or one without choices or two bounds.
         """
         from helpers.lab.explorer import Choice, Slider
 
-        parameter = self.declared[name]
+        parameter = self.declared.get(name)
+        if parameter is None or not (parameter.choices or math.isfinite(parameter.high - parameter.low)):
+            raise ValueError(f"{name!r} cannot be a slider: it must be a parameter with choices or with two bounds.")
         if parameter.choices:
             return Choice(self.values[name], parameter.choices, **{"label": parameter.help, **changes})
         kind = int if parameter.type == "int" else float
         step = 1 if kind is int else (parameter.high - parameter.low) / 20
-        settings = {"low": kind(parameter.low), "high": kind(parameter.high), "step": step, "label": parameter.help}
+        step = changes.get("step", step)
+        # An open end itself is not allowed, so the slider stops a step before it.
+        low, high = parameter.low + step * parameter.low_open, parameter.high - step * parameter.high_open
+        settings = {"low": kind(low), "high": kind(high), "step": step, "label": parameter.help}
         return Slider(self.values[name], **{**settings, **changes})
 
     def claim(self, claim_id: str, measured: float) -> ClaimRow:
@@ -58,7 +67,10 @@ class Run:
         if claim is None or claim.lesson != self.lesson:
             mine = [c.id for c in ledger.claims().values() if c.lesson == self.lesson]
             raise ValueError(f"{claim_id!r} is no claim of {self.lesson}: it must be one of {', '.join(mine)}.")
-        return ClaimRow(claim, measured, self.recorded(claim_id, claim.profile), self.comparable(claim))
+        results = ledger.recorded(self.lesson, claim.profile)
+        values = results["values"].get(claim_id) if results else None
+        recorded = Recorded(values, results["seeds"]) if values else None
+        return ClaimRow(claim, measured, recorded, self.comparable(claim))
 
     def claims(self, **measured: float) -> ClaimTable:
         """Several claims at once, as the table "Paper and here"; an id's hyphens are written as underscores.
@@ -72,17 +84,29 @@ class Run:
         """Keep figures (numbers or lists of numbers) by name, for `course report --record` and whoever reads the run."""
         return Record(figures)
 
-    def recorded(self, name: str, profile: str | None = None) -> Recorded | None:
-        """Mean and standard deviation over the recorded seeds of a claim or a figure; None where nothing is recorded."""
-        results = ledger.recorded(self.lesson, profile or self.values.get("profile", "quick"))
-        if results is None or name not in results["values"]:
+    def recorded(self, name: str, independent_of: tuple[str, ...] = ()) -> Recorded | None:
+        """Mean and standard deviation over the recorded seeds of a figure, for runs with this run's parameters.
+
+        Args:
+            name: as given to `record`.
+            independent_of: parameters that the figure does not depend on.
+
+        Returns:
+            None where nothing is recorded, or the recorded runs had other parameters than this one.
+        """
+        profile = self.values.get("profile", "quick")
+        results = ledger.recorded(self.lesson, profile)
+        if results is None or name not in results["values"] or not self._as_recorded(profile, independent_of):
             return None
         return Recorded(results["values"][name], results["seeds"])
 
     def comparable(self, claim: ledger.Claim) -> bool:
         """Whether this run differs from a claim's recorded ones in nothing that its measure depends on."""
-        results = ledger.recorded(self.lesson, claim.profile)
-        free = {"seed", "device", *claim.independent_of}
+        return self._as_recorded(claim.profile, claim.independent_of)
+
+    def _as_recorded(self, profile: str, independent_of: tuple[str, ...]) -> bool:
+        results = ledger.recorded(self.lesson, profile)
+        free = {"seed", "device", *independent_of}
         ours = {name: value for name, value in self.values.items() if name not in free}
         return results is not None and all(results["parameters"].get(name) == value for name, value in ours.items())
 
@@ -137,9 +161,15 @@ def _start_torch(run: Run) -> None:
         raise ParameterError(f"device is {wanted!r}, but this machine has only {there}: pass one of these, or auto.")
     run.device = wanted
     torch.manual_seed(run.values.get("seed", 0))
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS") or (1 if run.quick else cores)))
+    torch.set_num_threads(
+        int((os.environ.get("OMP_NUM_THREADS") or "0").split(",")[0]) or (1 if run.quick else cores())
+    )
     keep_freed_memory()
+
+
+def cores() -> int:
+    """How many cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def keep_freed_memory() -> None:

@@ -229,7 +229,7 @@ def sweep(
         tickvals=[0.05, 0.1, 0.2, 0.5, 1, 2, 5],
         ticktext=["0.05", "0.1", "0.2", "0.5", "1", "2", "5"],
     )
-    figure.update_layout(margin_t=150)
+    figure.update_layout(margin_t=130, height=460)
     ends = "; ".join(
         f"{name}: {values[0]:.1%} at T = {timesteps[0]}, {values[-1]:.1%} at T = {timesteps[-1]}"
         for name, values in accuracy.items()

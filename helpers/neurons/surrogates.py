@@ -1,7 +1,7 @@
 """Surrogate gradients: what stands in for the derivative of a step, which is zero everywhere but at the step.
 
 Each function here makes a surrogate, a callable `(distance, upstream) -> upstream * s'(distance)`. `distance` is the
-membrane minus the threshold; the callable may overwrite it, because the neuron's backward pass has no further use for it.
+membrane minus the threshold; the callable may overwrite and return it, or return a new tensor, but never `upstream` itself.
 All stay finite however far the membrane is from its threshold.
 
 Source: E. Neftci, H. Mostafa, F. Zenke, "Surrogate Gradient Learning in Spiking Neural Networks", IEEE Signal

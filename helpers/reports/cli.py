@@ -1,6 +1,8 @@
 """The `course` command. Every make target is one of its verbs, so that Windows and conda users have the same ones."""
 
 import os
+import re
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -20,6 +22,8 @@ class Refused(click.ClickException):
 @click.version_option(package_name="spikes-to-silicon")
 def main() -> None:
     """From Spikes to Silicon: a notebook course in energy-efficient AI."""
+    for stream in (sys.stdout, sys.stderr):
+        stream.reconfigure(errors="replace")  # a terminal that cannot show ✓ shows ?
     if not (ROOT / "notebooks").is_dir():
         raise Refused(f"there is no notebooks/ folder in {ROOT}: install the course from its clone with `pip install -e .`.")
 
@@ -55,10 +59,10 @@ def list_() -> None:
         click.echo(f"  {lesson.name:<42} {lesson.minutes:>3} min  {lesson.title}")
 
 
-@main.command()
+@main.command(context_settings={"ignore_unknown_options": True})
 @click.argument("options", nargs=-1, type=click.UNPROCESSED)
 def lab(options: tuple[str, ...]) -> None:
-    """Open JupyterLab on the first notebook; OPTIONS after -- go to Jupyter."""
+    """Open JupyterLab on the first notebook; OPTIONS go to Jupyter."""
     start = "--LabApp.default_url=/lab/tree/notebooks/00_start_here.ipynb"
     _python("-m", "jupyterlab", f"--ServerApp.root_dir={ROOT}", start, *options, PANEL_INLINE="true")
 
@@ -90,13 +94,17 @@ def report(lesson: str, parameters: tuple[str, ...], record: bool, scheduler: st
     values = _values(parameters)
     try:
         # Claims and results know a lesson by this name alone, however its path was typed.
-        lesson = str(grammar.lesson_path(lesson).relative_to(ROOT / "notebooks").with_suffix(""))
+        lesson = grammar.lesson_name(lesson)
         grammar.check(lesson, values)
     except grammar.ParameterError as error:
         raise Refused(str(error)) from None
     from helpers.reports.execute import RunFailed
     from helpers.reports.execute import report as run
 
+    # Whoever ends the run, it ends in one way: Ctrl-C, a closed terminal, a batch system's limit.
+    for name in ("SIGTERM", "SIGHUP"):
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), signal.default_int_handler)
     try:
         if record:
             from helpers.reports.record import record as run_seeds
@@ -112,7 +120,7 @@ def report(lesson: str, parameters: tuple[str, ...], record: bool, scheduler: st
     except RunFailed as failure:
         raise click.ClickException(str(failure)) from None
     except KeyboardInterrupt:
-        click.echo("stopped; nothing was written under a final name.", err=True)
+        click.echo(f"stopped; what ran so far is in reports/{lesson}/, under a name that begins with a dot.", err=True)
         sys.exit(130)
 
 
@@ -129,9 +137,12 @@ def copy(lesson: str, name: str | None) -> None:
         source = grammar.lesson_path(lesson)
     except grammar.ParameterError as error:
         raise Refused(str(error)) from None
-    target = ROOT / "my" / source.relative_to(ROOT / "notebooks")
-    if name:
-        target = target.with_name(f"{Path(name).name.removesuffix('.ipynb')}.ipynb")
+    target = ROOT / "my" / f"{grammar.lesson_name(lesson)}.ipynb"
+    if name is not None:
+        name = name.removesuffix(".ipynb")
+        if not re.fullmatch(r"\w[\w. -]*", name):
+            raise Refused(f"{name!r} is no file name: use letters, digits, spaces, dots, _ and -.")
+        target = target.with_name(f"{name}.ipynb")
     if target.exists():
         raise Refused(f"{target.relative_to(ROOT)} is there already and yours: rename it, or choose another with --as NAME.")
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -164,7 +175,8 @@ def subjects() -> None:
         click.echo("nothing that ships is trained yet.")
     for script in scripts:
         click.echo(script.relative_to(ROOT))
-        subprocess.run([sys.executable, str(script)], cwd=ROOT, check=True)
+        if status := subprocess.call([sys.executable, str(script)], cwd=ROOT):
+            raise click.ClickException(f"{script.name} failed with exit status {status}.")
 
 
 @main.command()
@@ -192,13 +204,14 @@ def data(name: str | None) -> None:
     if name is not None and name not in external.CHECKSUMS:
         raise Refused(f"dataset is {name!r}, but it must be one of {', '.join(external.CHECKSUMS)}.")
     try:
-        if name is not None and external.find(name) is None:
+        if name is not None and not external.complete(name):
             external.download(name)
     except DataError as error:
         raise click.ClickException(str(error)) from None
     click.echo(f"{'digits':<14} embedded in scikit-learn")
     for known in external.CHECKSUMS:
-        click.echo(f"{known:<14} {external.find(known) or f'not here: `course data {known}` fetches it'}")
+        folder = external.find(known) if external.complete(known) else None
+        click.echo(f"{known:<14} {folder or f'not here, or not all of it: `course data {known}` fetches it'}")
 
 
 @main.command()

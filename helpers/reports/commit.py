@@ -34,7 +34,7 @@ def commit(lesson: str) -> tuple[bool, int]:
             raise RunFailed(f"{lesson}: {failure}. The committed notebook was left as it was.") from None
     text = nbformat.writes(notebook, version=4) + "\n"
     nbformat.validate(notebook)
-    for trace in (str(ROOT), str(Path.home()) + os.sep, "site-packages", tempfile.gettempdir() + os.sep):
+    for trace in (str(ROOT), *([str(Path.home()) + os.sep] if Path.home() != Path("/") else []), "site-packages", tempfile.gettempdir() + os.sep):
         if trace in text:
             raise RunFailed(f"{lesson}: an output holds {trace!r}, a path of this machine. The committed notebook was left as it was.")
     size = len(text.encode())
@@ -43,6 +43,6 @@ def commit(lesson: str) -> tuple[bool, int]:
     if path.read_text(encoding="utf-8") == text:
         return False, size
     scratch = path.with_name(f".{path.name}.partial")
-    scratch.write_text(text, encoding="utf-8")
+    scratch.write_text(text, encoding="utf-8", newline="\n")
     os.replace(scratch, path)
     return True, size

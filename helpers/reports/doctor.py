@@ -32,7 +32,15 @@ def constraints() -> dict[str, str]:
 
 def examine() -> list[Line]:
     """All findings, in the order that a reader meets the parts."""
-    return [_python(), _versions(), _kernel(), _offline(), _memory(), _disk(), _browser(), *_data()]
+    checks = (_python, _versions, _kernel, _offline, _memory, _disk, _browser, *_DATA)
+    return [_guarded(check) for check in checks]
+
+
+def _guarded(check) -> Line:
+    try:
+        return check()
+    except Exception as error:  # a doctor that falls ill itself still has to say of what
+        return Line("fail", f"{check.__name__.strip('_')}: {type(error).__name__}: {error}; install again: `pip install -e .`.")
 
 
 def _python() -> Line:
@@ -101,13 +109,20 @@ def _browser() -> Line:
     return Line("ok", f"browser tests: {found}") if found else Line("note", "browser tests will be skipped: no Chromium on the PATH.")
 
 
-def _data() -> list[Line]:
-    from helpers.data.external import find
+def _set(name: str) -> Line:
+    from helpers.data.external import complete
 
-    lines = []
-    for name in ("mnist", "fashion_mnist"):
-        folder = find(name)
-        lines.append(Line("ok", f"{name} found") if folder else Line(
-            "note", f"{name} not here (only the full profile wants it): `course data {name}` fetches it."
-        ))
-    return lines
+    if complete(name):
+        return Line("ok", f"{name} found")
+    return Line("note", f"{name} not here (only the full profile wants it): `course data {name}` fetches it.")
+
+
+def _mnist() -> Line:
+    return _set("mnist")
+
+
+def _fashion_mnist() -> Line:
+    return _set("fashion_mnist")
+
+
+_DATA = (_mnist, _fashion_mnist)

@@ -123,7 +123,7 @@ def report(lesson: str, given: dict[str, str], *, theme: str = "light") -> Path:
         RunFailed: a cell failed; names it and the partial notebook.
     """
     source = parameters.lesson_path(lesson)
-    lesson = str(source.relative_to(ROOT / "notebooks").with_suffix(""))
+    lesson = parameters.lesson_name(lesson)
     values = parameters.check(lesson, given)
     final, scratch = _folders(lesson, values)
     scratch.mkdir(parents=True)

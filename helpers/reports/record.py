@@ -1,13 +1,16 @@
 """Recorded multi-seed figures: one run of a lesson per seed, side by side on dask, into course/results/<lesson>.json."""
 
 import datetime
+import hashlib
 import json
 import os
+import shutil
 import tempfile
 from pathlib import Path
 
 from helpers import ROOT
 from helpers.lab import ledger, parameters
+from helpers.lab.run import cores
 from helpers.reports.execute import RunFailed, execute, machine, versions
 
 
@@ -20,15 +23,18 @@ def seeds_of(lesson: str, profile: str) -> list[int]:
     return list(max(named, key=len)) if named else list(range(5 if profile == "quick" else 3))
 
 
-def one_seed(lesson: str, values: dict, seed: int, done: str) -> dict:
-    """Every figure of one seed's run. A seed that an interrupted recording had finished is read back, not run again."""
+def one_seed(done: str, values: dict, seed: int) -> dict:
+    """Every figure of one seed's run of the notebook in the folder `done`.
+
+    A seed that an interrupted recording had finished is read back, not run again.
+    """
     from helpers.lab.claims import results
 
     kept = Path(done) / f"seed{seed}.json"
     if kept.is_file():
         return json.loads(kept.read_text(encoding="utf-8"))
     with tempfile.TemporaryDirectory() as folder:
-        notebook = execute(parameters.lesson_path(lesson), Path(folder) / "run.ipynb", {**values, "seed": seed})
+        notebook = execute(Path(done) / "lesson.ipynb", Path(folder) / "run.ipynb", {**values, "seed": seed})
         figures = results(notebook)
     scratch = kept.with_suffix(".partial")
     scratch.write_text(json.dumps(figures), encoding="utf-8")
@@ -43,39 +49,64 @@ def record(lesson: str, given: dict, command: str, scheduler: str | None = None)
         lesson: such as "01_neurons/01_spiking_neurons".
         given: parameters, `profile` among them; not `seed`.
         command: what the user typed, kept beside the figures.
-        scheduler: address of a dask scheduler; None starts a local cluster, one worker a core (one in all for full).
+        scheduler: address of a dask scheduler; None starts a local cluster: in the quick profile a worker of one thread
+            for each core, in the full profile one worker with all of them.
 
     Raises:
         ParameterError: a bad parameter, or a seed given by hand.
-        RunFailed: a seed's run failed; finished seeds are kept and not run again next time.
+        RunFailed: a seed's run failed, or the scheduler cannot be reached; finished seeds are kept and not run again
+            next time, unless the lesson or its helpers have changed meanwhile.
     """
-    from distributed import Client, LocalCluster
+    from distributed import Client, KilledWorker, LocalCluster
 
     values = parameters.check(lesson, given)
     known = parameters.declared(lesson)
     if "seed" in values or "seed" not in known:
         raise parameters.ParameterError(f"--record runs {lesson} on the seeds of course/claims.toml: leave seed out.")
-    profile = {name: p.default for name, p in known.items()} | values
-    profile = profile.get("profile", "quick")
+    profile = ({name: p.default for name, p in known.items()} | values).get("profile", "quick")
     seeds = seeds_of(lesson, profile)
-    key = "-".join(f"{k}={v}" for k, v in sorted(values.items())) or "defaults"
-    done = ROOT / "reports" / lesson / f".record-{key}"
-    done.mkdir(parents=True, exist_ok=True)
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    workers = 1 if profile == "full" else min(cores, len(seeds))
-    cluster = None if scheduler else LocalCluster(
-        n_workers=workers, threads_per_worker=1, host="127.0.0.1", dashboard_address=None, memory_limit=0, silence_logs="ERROR"
-    )
-    with Client(scheduler or cluster) as client:
-        jobs = [client.submit(one_seed, lesson, values, seed, str(done), pure=False) for seed in seeds]
-        try:
+    quick = profile == "quick"
+    cluster = None
+    if scheduler is None:
+        cluster = LocalCluster(
+            n_workers=min(cores(), len(seeds)) if quick else 1,
+            threads_per_worker=1,
+            host="127.0.0.1",
+            dashboard_address=None,
+            memory_limit=0,
+            silence_logs="ERROR",
+            # dask would hand every worker one thread, and its notebooks' kernels inherit that.
+            env={"OMP_NUM_THREADS": str(1 if quick else cores())},
+        )
+    try:
+        with Client(scheduler or cluster) as client:
+            done = _folder(lesson, values)
+            jobs = [client.submit(one_seed, str(done), values, seed, pure=False) for seed in seeds]
             runs = client.gather(jobs)
-        except RunFailed as failure:
-            raise RunFailed(f"{lesson}: {failure}; finished seeds are kept, the next --record goes on from there.") from None
-        finally:
-            if cluster is not None:
-                cluster.close()
+    except (RunFailed, KilledWorker) as failure:
+        raise RunFailed(f"{lesson}: {failure}; finished seeds are kept, the next --record goes on from there.") from None
+    except (OSError, ValueError) as error:
+        raise RunFailed(f"no scheduler at {scheduler!r} ({error}): start one with `dask scheduler`.") from None
+    finally:
+        if cluster is not None:
+            cluster.close()
     return _write(lesson, profile, seeds, runs, values, command, done)
+
+
+def _folder(lesson: str, values: dict) -> Path:
+    """Where finished seeds wait for the others, with the lesson as it is now.
+
+    Its name holds what the figures depend on: another text, another helper or another version starts anew.
+    """
+    source = parameters.lesson_path(lesson)
+    sources = [source, ROOT / "constraints.txt", *sorted((ROOT / "helpers").rglob("*.py"))]
+    digest = hashlib.sha256(json.dumps(values, sort_keys=True).encode())
+    for path in sources:
+        digest.update(path.read_bytes())
+    done = ROOT / "reports" / lesson / f".record-{digest.hexdigest()[:16]}"
+    done.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(source, done / "lesson.ipynb")
+    return done
 
 
 def _write(lesson: str, profile: str, seeds: list[int], runs: list[dict], values: dict, command: str, done: Path) -> Path:
@@ -96,9 +127,7 @@ def _write(lesson: str, profile: str, seeds: list[int], runs: list[dict], values
     scratch = path.with_suffix(".partial")
     scratch.write_text(_dumps(content), encoding="utf-8")
     os.replace(scratch, path)
-    for kept in done.iterdir():
-        kept.unlink()
-    done.rmdir()
+    shutil.rmtree(done)
     return path
 
 

@@ -1,6 +1,5 @@
 """The start of a lesson: every parameter given and allowed, everything seeded, torch only where it is wanted."""
 
-import os
 import random
 import subprocess
 import sys
@@ -13,6 +12,7 @@ import torch
 from helpers import ROOT
 from helpers.lab import run as lab_run
 from helpers.lab.parameters import ParameterError
+from helpers.lab.run import cores as all_cores
 from helpers.lab.run import start
 
 VALUES = {"timesteps": 8, "beta": 0.9, "dataset": "digits", "profile": "quick", "seed": 0}
@@ -121,7 +121,7 @@ def test_auto_takes_the_best_device_that_is_there(torch_lesson, monkeypatch):
 def test_quick_takes_one_thread_and_full_all(torch_lesson, monkeypatch, profile, cores):
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     run = start(torch_lesson, **VALUES | {"profile": profile}, device="cpu")
-    assert torch.get_num_threads() == (cores or len(os.sched_getaffinity(0))) and run.quick == (profile == "quick")
+    assert torch.get_num_threads() == (cores or all_cores()) and run.quick == (profile == "quick")
 
 
 def test_omp_num_threads_wins(torch_lesson, monkeypatch):
@@ -162,9 +162,15 @@ def test_slider_takes_bounds_default_and_label_from_the_parameter(clone):
     assert slider.label == "steps per image" and slider.whole
 
 
-def test_slider_of_a_float_has_twenty_steps(clone):
+def test_slider_of_a_float_has_twenty_steps_and_stops_before_an_open_end(clone):
     slider = start(clone.lesson(), **VALUES).slider("beta")
-    assert (slider.default, slider.low, slider.high, slider.step) == (0.9, 0, 1, pytest.approx(0.05))
+    assert (slider.default, slider.low, slider.high) == (0.9, 0, pytest.approx(0.95))
+    assert slider.step == pytest.approx(0.05)
+
+
+def test_slider_needs_a_parameter_with_bounds(clone):
+    with pytest.raises(ValueError, match="cannot be a slider"):
+        start(clone.lesson(), **VALUES).slider("nothing")
 
 
 def test_slider_fields_can_be_changed(clone):

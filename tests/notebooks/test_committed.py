@@ -90,6 +90,12 @@ def test_every_axis_of_a_curve_says_what_it_shows(lesson):
             if layout is None:
                 continue
             assert layout["title"]["text"] and layout["title"]["subtitle"]["text"], cell["id"]
+            for trace in output["data"][PLOTLY]["data"]:
+                for letter in "xy":
+                    axis = layout[trace.get(f"{letter}axis", letter).replace(letter, f"{letter}axis")]
+                    # Axes that share a title, or a picture without ticks, hide their labels.
+                    hidden = axis.get("showticklabels") is False or "matches" in axis
+                    assert hidden or axis.get("title", {}).get("text") is not None, f"{cell['id']}: {letter} axis"
 
 
 @pytest.mark.parametrize("lesson", NAMES)

@@ -164,8 +164,9 @@ def test_copy_refuses_to_overwrite(clone):
 
 def test_copy_under_a_name_cannot_leave_its_folder(clone):
     clone.lesson()
-    course("copy", clone.LESSON, "--as", "../../notebooks/01_part/01_lesson.ipynb")
-    assert clone.files("my") == ["my/01_part/01_lesson.ipynb"]
+    for name in ("../../notebooks/01_part/01_lesson.ipynb", "..", ".", ""):
+        assert "file name" in refusal("copy", clone.LESSON, f"--as={name}")
+    assert clone.files("my") == []
 
 
 def test_copy_of_an_unknown_lesson_is_refused(clone):

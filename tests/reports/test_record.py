@@ -1,6 +1,7 @@
 """Recorded figures: judged on the claims' seeds, kept per seed, written as JSON that reads and diffs well."""
 
 import json
+import shutil
 
 import pytest
 
@@ -31,10 +32,21 @@ def test_a_finished_seed_is_read_back_and_not_run_again(clone, monkeypatch):
     clone.lesson()
     done = clone.root / "done"
     done.mkdir()
-    first = one_seed(clone.LESSON, {"scale": 1.5}, 3, str(done))
+    shutil.copyfile(clone.root / "notebooks" / f"{clone.LESSON}.ipynb", done / "lesson.ipynb")
+    first = one_seed(str(done), {"scale": 1.5}, 3)
     assert first == {"area": 6.0, "a-claim": 0.5}
     monkeypatch.setattr(recording, "execute", lambda *a, **k: pytest.fail("it ran again"))
-    assert one_seed(clone.LESSON, {"scale": 1.5}, 3, str(done)) == first
+    assert one_seed(str(done), {"scale": 1.5}, 3) == first
+
+
+def test_an_edited_lesson_starts_its_recording_anew(clone):
+    clone.lesson()
+    (clone.root / "constraints.txt").write_text("")
+    first = recording._folder(clone.LESSON, {"scale": 1.5})
+    assert recording._folder(clone.LESSON, {"scale": 1.5}) == first
+    path = clone.root / "notebooks" / f"{clone.LESSON}.ipynb"
+    path.write_text(path.read_text() + " ")
+    assert recording._folder(clone.LESSON, {"scale": 1.5}) != first
 
 
 def test_written_results_are_what_the_ledger_reads(clone):
