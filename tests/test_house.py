@@ -14,6 +14,8 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 from helpers import ROOT
+from helpers.lab import ledger
+from helpers.lab.measures import percent
 
 MODULES = sorted((ROOT / "helpers").rglob("*.py"))
 FLOORS = [
@@ -169,6 +171,15 @@ def test_readme_is_whole():
     assert not re.search(r"@[A-Z]+@", text)
     for link in re.findall(r"\]\(([^)#]+)\)", text):
         assert link.startswith("http") or (ROOT / link).exists(), link
+
+
+def test_readme_quotes_the_recorded_figures():
+    values = ledger.recorded("01_neurons/01_spiking_neurons", "full")["values"]
+    text = " ".join((ROOT / "README.md").read_text(encoding="utf-8").split())
+    quoted = {"direct": 3, "rate": 4}  # T = 8 and T = 16 of 1, 2, 4, 8, 16, 32
+    shares = [[seed[at] for seed in values[f"accuracy_{code}"]] for code, at in quoted.items()]
+    for share in [*shares, values["ann_accuracy"]]:
+        assert percent(share) in text
 
 
 def test_the_code_is_tidy():

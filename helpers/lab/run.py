@@ -1,14 +1,13 @@
 """The start of every lesson: parameters checked before any work, everything seeded, threads and plots set."""
 
-import ctypes
 import math
 import os
 import random
-import sys
 from dataclasses import dataclass
 
 from helpers.lab import ledger, parameters
 from helpers.lab.claims import ClaimRow, ClaimTable, Record, Recorded
+from helpers.lab.memory import keep_freed_memory
 from helpers.lab.parameters import Parameter, ParameterError
 
 
@@ -170,20 +169,3 @@ def _start_torch(run: Run) -> None:
 def cores() -> int:
     """How many cores this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def keep_freed_memory() -> None:
-    """Ask glibc to keep freed memory instead of handing it back and fetching it again, page by page, every step.
-
-    Worth a fifth to a third of a training step of tensors of a few MB on Linux; elsewhere nothing happens.
-    """
-    if not sys.platform.startswith("linux"):
-        return
-    try:
-        mallopt = ctypes.CDLL(None).mallopt
-    except (OSError, AttributeError):
-        return
-    trim, top_pad, mmap = -1, -2, -3
-    mallopt(trim, 2**31 - 1)
-    mallopt(top_pad, 64 * 2**20)
-    mallopt(mmap, 32 * 2**20)  # the most that glibc takes; a larger value is refused and leaves 128 kB

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from helpers.lab.memory import keep_freed_memory
 from helpers.neurons.surrogates import Surrogate, atan
 
 RESETS = ("subtract", "subtract_before_decay", "zero")
@@ -165,6 +166,7 @@ def multistep_lif(
         raise ValueError(
             f"state has shape {tuple(state.shape)}, but one step of this current has {tuple(current.shape[1:])}."
         )
+    keep_freed_memory()
     return _MultistepLIF.apply(
         current, state, beta, threshold, input_scale, reset, fire_at_threshold, detach_reset, surrogate
     )

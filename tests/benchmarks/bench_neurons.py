@@ -8,10 +8,8 @@ milliseconds: those move by a quarter between two runs on a shared machine, and 
 times slower than the floor (less is better): for the neuron three clones of its current, held together, because its
 forward and backward pass must read or write six such tensors; for the network the same convolutions with ReLU on T*B
 images. "spikes" counts outputs that differ from snntorch's, "gradient" is the largest difference over the largest
-gradient. The neuron's table comes twice: in a process as it starts, where fresh memory is a good part of every figure
-and of the floor, and with freed memory kept, as every lesson runs, where the floor falls most. A target stands beside
-each figure, with met or missed. Peers run where they are installed; else the figure recorded in performance.md,
-measured once on another machine, is shown and labelled.
+gradient. A target stands beside each figure, with met or missed. Peers run where they are installed; else the figure
+recorded in performance.md, measured once on another machine, is shown and labelled.
 """
 
 import importlib.util
@@ -25,7 +23,7 @@ import snntorch
 import torch
 from torch import nn
 
-from helpers.lab.run import keep_freed_memory
+from helpers.lab.memory import keep_freed_memory
 from helpers.neurons.lif import multistep_lif
 from helpers.neurons.networks import SpikingConvNet
 
@@ -120,7 +118,7 @@ def differences(ours, theirs, current, upstream):
     return int((spikes != their_spikes).sum()), relative
 
 
-def bench_neuron(memory):
+def bench_neuron():
     leaky = snntorch.Leaky(beta=0.9)
     neurons = {
         "snntorch": lambda current: snntorch_loop(leaky, current),
@@ -167,7 +165,7 @@ def bench_neuron(memory):
             for name in RECORDED
         ]
         others.append([str(list(shape)), f"{faster:.2f} here", *cells])
-    show(f"LIF, forward and backward, float32, one thread, {memory}", header.split("|"), rows)
+    show("LIF, forward and backward, float32, one thread", header.split("|"), rows)
     show("times faster than snntorch (recorded: performance.md)", ["[T, B, N]", "ours", *RECORDED], others)
 
 
@@ -254,8 +252,7 @@ def bench_network():
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
+    keep_freed_memory()  # the neuron asks for it at its first call; here every contender profits from the start
     print(f"torch {torch.__version__}, snntorch {snntorch.__version__}")
-    bench_neuron("memory as a fresh process has it")
-    keep_freed_memory()
-    bench_neuron("freed memory kept, as lab.start asks for")
+    bench_neuron()
     bench_network()

@@ -10,7 +10,6 @@ import pytest
 import torch
 
 from helpers import ROOT
-from helpers.lab import run as lab_run
 from helpers.lab.parameters import ParameterError
 from helpers.lab.run import cores as all_cores
 from helpers.lab.run import start
@@ -133,17 +132,6 @@ def test_omp_num_threads_wins(torch_lesson, monkeypatch):
 def test_start_sets_the_courses_figures(clone):
     start(clone.lesson(), **VALUES)
     assert pio.templates.default == "course"
-
-
-def test_keeping_freed_memory_is_no_error_anywhere(monkeypatch):
-    for platform in ("darwin", "win32"):
-        monkeypatch.setattr(sys, "platform", platform)
-        monkeypatch.setattr(lab_run.ctypes, "CDLL", lambda name: pytest.fail("it called the C library"))
-        lab_run.keep_freed_memory()
-    # A Linux without glibc has no mallopt.
-    monkeypatch.setattr(sys, "platform", "linux")
-    monkeypatch.setattr(lab_run.ctypes, "CDLL", lambda name: object())
-    lab_run.keep_freed_memory()
 
 
 def test_a_run_shows_its_parameters_and_its_device_if_it_has_one(clone, torch_lesson):
