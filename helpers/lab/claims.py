@@ -70,8 +70,9 @@ def _plain(value):
 class ClaimRow:
     """One claim beside what this run measured and what the recorded seeds say."""
 
-    def __init__(self, claim: Claim, measured: float, recorded: Recorded | None, comparable: bool) -> None:
-        self.claim, self.measured, self.recorded, self.comparable = claim, _plain(measured), recorded, comparable
+    def __init__(self, claim: Claim, measured: float | None, recorded: Recorded | None, comparable: bool) -> None:
+        self.claim, self.recorded, self.comparable = claim, recorded, comparable
+        self.measured = None if measured is None else _plain(measured)
 
     @property
     def verdict(self) -> str:
@@ -83,6 +84,8 @@ class ClaimRow:
     @property
     def this_run(self) -> str:
         """What this run measured, and whether it lies where the recorded seeds would put it."""
+        if self.measured is None:
+            return "not run here"
         text = f"{self.measured:.3g} {self.claim.unit}".strip()
         if self.recorded is None or not self.comparable:
             return text + (" (other parameters than the recorded runs)" if self.recorded is not None else "")
@@ -104,7 +107,7 @@ class ClaimRow:
         return [self.claim.says, test, self.this_run, recorded, self.verdict]
 
     def _repr_mimebundle_(self, include=None, exclude=None):
-        return {MIME: {self.claim.id: self.measured}, "text/html": _table([self]), "text/plain": repr(self)}
+        return {MIME: _figures([self]), "text/html": _table([self]), "text/plain": repr(self)}
 
     def __repr__(self) -> str:
         return f"{self.claim.id}: this run {self.this_run}; {self.verdict}"
@@ -117,11 +120,14 @@ class ClaimTable:
         self.rows = rows
 
     def _repr_mimebundle_(self, include=None, exclude=None):
-        figures = {row.claim.id: row.measured for row in self.rows}
-        return {MIME: figures, "text/html": _table(self.rows), "text/plain": repr(self)}
+        return {MIME: _figures(self.rows), "text/html": _table(self.rows), "text/plain": repr(self)}
 
     def __repr__(self) -> str:
         return "\n".join(map(repr, self.rows))
+
+
+def _figures(rows: list[ClaimRow]) -> dict:
+    return {row.claim.id: row.measured for row in rows if row.measured is not None}
 
 
 def _table(rows: list[ClaimRow]) -> str:

@@ -15,13 +15,15 @@ import plotly.graph_objects as go
 
 from helpers.lab.display import static
 
+PAUSE = 250
+"""Milliseconds between two values of a control that plays."""
 SMOOTH = 0.05
 """Seconds that a figure may take and still be drawn while a slider moves."""
 
 
 @dataclass(frozen=True)
 class Slider:
-    """A number to move. `powers` steps through powers of two."""
+    """A number to move. `powers` steps through powers of two; `play` lets it move by itself, over its grid's values."""
 
     default: float
     low: float
@@ -29,6 +31,7 @@ class Slider:
     step: float = 1
     label: str = ""
     powers: bool = False
+    play: bool = False
 
     def grid(self) -> list:
         """The values of the figure's own slider, at most 13, ends and default among them."""
@@ -108,6 +111,8 @@ class Explorer:
                 "pad": {"t": 56},
             }
         ]
+        if isinstance(control, Slider) and control.play:
+            base.layout.updatemenus = [_buttons()]
         base.layout.height = (base.layout.height or 420) + 100
         base.layout.margin.b = (base.layout.margin.b or 56) + 100
         return base
@@ -123,6 +128,17 @@ class Explorer:
             if isinstance(control, Choice):
                 made[name] = pn.widgets.Select(
                     label=label, options=list(control.options), value=control.default, width=280
+                )
+            elif control.play:
+                made[name] = pn.widgets.DiscretePlayer(
+                    label=label,
+                    options=control.grid(),
+                    value=control.default,
+                    interval=PAUSE,
+                    width=320,
+                    show_loop_controls=False,
+                    loop_policy="once",
+                    visible_buttons=["previous", "pause", "play", "next"],
                 )
             elif control.powers:
                 made[name] = pn.widgets.DiscreteSlider(
@@ -157,8 +173,10 @@ class Explorer:
         def update(*_events) -> None:
             pane.object, text.object = show(**{name: widget.value for name, widget in self.widgets.items()})
 
-        for widget in self.widgets.values():
-            widget.param.watch(update, moment if moment in widget.param else "value")
+        for name, widget in self.widgets.items():
+            # What plays moves by itself and is never let go.
+            plays = getattr(self.controls[name], "play", False)
+            widget.param.watch(update, moment if moment in widget.param and not plays else "value")
         sliders = pn.FlexBox(*self.widgets.values(), gap="24px")
         return pn.Column(sliders, text, pane, sizing_mode="stretch_width", max_width=980)
 
@@ -173,6 +191,18 @@ class Explorer:
 
     def __repr__(self) -> str:
         return f"Explorer over {', '.join(control.label or name for name, control in self.controls.items())}"
+
+
+def _buttons() -> dict:
+    """Play and pause under a saved figure, left of its slider."""
+    run = {"frame": {"duration": PAUSE, "redraw": True}, "transition": {"duration": 0}, "fromcurrent": True}
+    stop = {"mode": "immediate", "frame": {"duration": 0, "redraw": True}, "transition": {"duration": 0}}
+    buttons = [
+        {"label": "play", "method": "animate", "args": [None, run]},
+        {"label": "pause", "method": "animate", "args": [[None], stop]},
+    ]
+    place = {"x": 0, "xanchor": "left", "y": 0, "yanchor": "top", "pad": {"t": 116}}
+    return {"type": "buttons", "direction": "right", "showactive": False, "buttons": buttons, **place}
 
 
 def explore(draw: Callable[..., go.Figure], *, over: str | None = None, **controls: Slider | Choice) -> Explorer:

@@ -104,11 +104,20 @@ def results_path(lesson: str) -> Path:
     return ROOT / "course" / "results" / f"{lesson}.json"
 
 
-def recorded(lesson: str, profile: str = "quick") -> dict | None:
+def recorded(lesson: str, profile: str = "quick", dataset: str | None = None) -> dict | None:
     """The recorded multi-seed figures of a lesson in one profile, None where there are none yet.
+
+    Args:
+        lesson: such as "01_neurons/01_spiking_neurons".
+        profile: "quick" or "full".
+        dataset: which of several full recordings; None takes the first.
 
     Returns:
         A dict with `seeds`, `values` (name → one entry per seed), `parameters`, `command`, `date`, `machine`, `versions`.
     """
     path = results_path(lesson)
-    return json.loads(path.read_text(encoding="utf-8")).get(profile) if path.is_file() else None
+    content = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    for key, entry in content.items():
+        if key.split()[0] == profile and dataset in (None, entry["parameters"].get("dataset")):
+            return entry
+    return None

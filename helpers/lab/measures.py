@@ -26,3 +26,21 @@ def percent(shares: Sequence[float]) -> str:
     """
     mean, std = mean_std(shares)
     return f"{100 * float(mean):.1f} ± {100 * float(std):.1f} %"
+
+
+def overlap_coefficient(first: Sequence[float], second: Sequence[float], edges: Sequence[float]) -> float:
+    """Share of two histograms that lies under both: 1 for the same distribution, 0 for two that never meet.
+
+    Args:
+        first, second: values; nan is left out.
+        edges: of the bins, ascending; every value should lie inside.
+
+    Returns:
+        Σ over bins of min(p, q), p and q the shares of each histogram; 0 if one of them is empty.
+    """
+    shares = []
+    for values in (first, second):
+        array = np.asarray(values, dtype=float).ravel()
+        counts, _ = np.histogram(array[np.isfinite(array)], edges)
+        shares.append(counts / max(counts.sum(), 1))
+    return float(np.minimum(*shares).sum())

@@ -56,8 +56,10 @@ class Run:
         settings = {"low": kind(low), "high": kind(high), "step": step, "label": parameter.help}
         return Slider(self.values[name], **{**settings, **changes})
 
-    def claim(self, claim_id: str, measured: float) -> ClaimRow:
+    def claim(self, claim_id: str, measured: float | None) -> ClaimRow:
         """Show what this run measured for a claim of course/claims.toml beside the recorded seeds, and keep it.
+
+        None says that this run, with its parameters, does not measure it: the recorded seeds still stand.
 
         Raises:
             ValueError: the claim is unknown or belongs to another lesson, or the figure is not finite.
@@ -71,7 +73,7 @@ class Run:
         recorded = Recorded(values, results["seeds"]) if values else None
         return ClaimRow(claim, measured, recorded, self.comparable(claim))
 
-    def claims(self, **measured: float) -> ClaimTable:
+    def claims(self, **measured: float | None) -> ClaimTable:
         """Several claims at once, as the table "Paper and here"; an id's hyphens are written as underscores.
 
         Raises:
@@ -94,7 +96,7 @@ class Run:
             None where nothing is recorded, or the recorded runs had other parameters than this one.
         """
         profile = self.values.get("profile", "quick")
-        results = ledger.recorded(self.lesson, profile)
+        results = ledger.recorded(self.lesson, profile, self.values.get("dataset") if profile == "full" else None)
         if results is None or name not in results["values"] or not self._as_recorded(profile, independent_of):
             return None
         return Recorded(results["values"][name], results["seeds"])

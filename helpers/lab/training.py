@@ -40,6 +40,7 @@ def fit(
     optimizer: str = "adamw",
     schedule: str = "one_cycle",
     weight_decay: float = 0.0,
+    clip: float | None = None,
     after_epoch: Callable[[], float] | None = None,
     label: str = "training",
 ) -> History:
@@ -54,13 +55,16 @@ def fit(
         optimizer: "adamw" or "adam".
         schedule: "one_cycle", "cosine" or "constant".
         weight_decay: for the optimizer.
+        clip: largest norm of all gradients together; None leaves them as they are.
         after_epoch: its return value is kept in `History.scores`.
         label: in front of the progress bar.
 
     Raises:
-        ValueError: epochs below 1, an unknown optimizer or schedule, or no batches.
+        ValueError: epochs below 1, an unknown optimizer or schedule, a clip that is not above 0, or no batches.
         FloatingPointError: the loss is nan or infinite; names epoch, step and learning rate.
     """
+    if clip is not None and not clip > 0:
+        raise ValueError(f"clip is {clip}, but it must be above 0, or None for no clipping.")
     if epochs < 1 or len(data) == 0:
         raise ValueError(f"epochs is {epochs} and there are {len(data)} batches, but at least one of each is needed.")
     optimizers = {"adamw": torch.optim.AdamW, "adam": torch.optim.Adam}
@@ -92,6 +96,8 @@ def fit(
                         f"the loss is {seen} in epoch {epoch + 1}, step {step + 1} (learning rate "
                         f"{scheduler.get_last_lr()[0]:.2g}): lower lr, or look for a division by zero in the model."
                     )
+                if clip is not None:
+                    nn.utils.clip_grad_norm_(model.parameters(), clip)
                 step_rule.step()
                 scheduler.step()
                 total += seen

@@ -114,12 +114,15 @@ def _write(lesson: str, profile: str, seeds: list[int], runs: list[dict], values
     content = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
     names = [name for name in runs[0] if all(name in run for run in runs)]
     defaults = {name: p.default for name, p in parameters.declared(lesson).items() if name not in ("seed", "device")}
-    content[profile] = {
+    parameters_used = {**defaults, **values}
+    # Real sets stand beside each other; the quick profile has one entry.
+    key = f"full {parameters_used['dataset']}" if profile == "full" and "dataset" in parameters_used else profile
+    content[key] = {
         "command": command,
         "date": datetime.date.today().isoformat(),
         "machine": machine(),
         "versions": versions(),
-        "parameters": {**defaults, **values},
+        "parameters": parameters_used,
         "seeds": seeds,
         "values": {name: [run[name] for run in runs] for name in names},
     }

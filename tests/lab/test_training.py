@@ -57,6 +57,42 @@ def test_weight_decay_reaches_the_optimizer():
     assert model.weight.item() == pytest.approx(0.9**3)
 
 
+def gradients_after(clip, factor=1.0):
+    """All gradients of the last step, as one vector: `fit` leaves them in the model."""
+    model, data, loss = problem()
+    fit(model, data, lambda x, y: factor * loss(x, y), epochs=1, lr=0.1, clip=clip)
+    return torch.cat([weights.grad.flatten() for weights in model.parameters()])
+
+
+@pytest.mark.parametrize("factor", [1.0, 1e4])
+def test_clip_bounds_the_norm_of_all_gradients_together(factor):
+    torch.testing.assert_close(gradients_after(1e-3, factor).norm().item(), 1e-3, rtol=1e-2, atol=0)
+
+
+def test_clip_keeps_the_direction_and_acts_on_each_step():
+    # From the same weights: one batch, one step.
+    free, clipped = [], []
+    for kept, clip in ((free, None), (clipped, 1e-3)):
+        model, _, loss = problem()
+        batch = (torch.rand(8, 4, generator=torch.Generator().manual_seed(0)), torch.arange(8) % 2)
+        fit(model, [batch], loss, epochs=1, lr=0.1, clip=clip)
+        kept += [weights.grad for weights in model.parameters()]
+    length = torch.cat([each.flatten() for each in free]).norm()
+    for one, other in zip(free, clipped, strict=True):
+        torch.testing.assert_close(other, one * 1e-3 / length, rtol=1e-3, atol=0)
+
+
+@pytest.mark.parametrize("clip", [1e3, float("inf")])
+def test_gradients_shorter_than_the_clip_stay_as_they_are(clip):
+    assert torch.equal(gradients_after(clip), gradients_after(None))
+
+
+@pytest.mark.parametrize("clip", [0, 0.0, -1.0, float("nan")])
+def test_clip_that_is_not_above_zero_is_refused(clip):
+    with pytest.raises(ValueError, match="clip is .* above 0, or None"):
+        fit(*problem(), epochs=1, lr=0.1, clip=clip)
+
+
 def test_model_keeps_its_mode():
     model, data, loss = problem()
     fit(model.eval(), data, loss, epochs=1, lr=0.1)

@@ -91,6 +91,10 @@ def test_every_axis_of_a_curve_says_what_it_shows(lesson):
                 continue
             assert layout["title"]["text"] and layout["title"]["subtitle"]["text"], cell["id"]
             for trace in output["data"][PLOTLY]["data"]:
+                if trace["type"] == "scatter3d":  # its axes stand in a scene
+                    scene = layout[trace.get("scene", "scene")]
+                    assert all(scene[f"{letter}axis"]["title"]["text"] for letter in "xyz"), cell["id"]
+                    continue
                 for letter in "xy":
                     axis = layout[trace.get(f"{letter}axis", letter).replace(letter, f"{letter}axis")]
                     # Axes that share a title, or a picture without ticks, hide their labels.
