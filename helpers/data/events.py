@@ -263,9 +263,17 @@ class EventBatches:
         n: events a stream.
         size: streams a batch; the last one may be smaller.
         seed: same seed, same batches.
+
+    Raises:
+        ValueError: another number of labels than of streams, or a size below 1.
     """
 
     def __init__(self, streams: Sequence[NDArray], labels: Tensor, n: int, size: int, seed: int) -> None:
+        if len(streams) != len(labels) or size < 1:
+            raise ValueError(
+                f"{len(streams)} streams, {len(labels)} labels and size {size} were given, but each stream needs a label "
+                "and a batch at least one stream."
+            )
         self.streams, self.labels, self.n, self.size = streams, labels, n, size
         self.rng = np.random.default_rng(seed)
 

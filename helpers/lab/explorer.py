@@ -194,14 +194,14 @@ class Explorer:
 
 
 def _buttons() -> dict:
-    """Play and pause under a saved figure, left of its slider."""
+    """Play and pause under a saved figure, over the right end of its slider."""
     run = {"frame": {"duration": PAUSE, "redraw": True}, "transition": {"duration": 0}, "fromcurrent": True}
     stop = {"mode": "immediate", "frame": {"duration": 0, "redraw": True}, "transition": {"duration": 0}}
     buttons = [
         {"label": "play", "method": "animate", "args": [None, run]},
         {"label": "pause", "method": "animate", "args": [[None], stop]},
     ]
-    place = {"x": 0, "xanchor": "left", "y": 0, "yanchor": "top", "pad": {"t": 116}}
+    place = {"x": 1, "xanchor": "right", "y": 0, "yanchor": "top", "pad": {"t": 44}}
     return {"type": "buttons", "direction": "right", "showactive": False, "buttons": buttons, **place}
 
 

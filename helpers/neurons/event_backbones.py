@@ -15,7 +15,7 @@ _STRONGEST = -50.0
 """A log decay below this forgets everything in single precision; kept finite so that differences of sums stay numbers."""
 
 
-def gated_linear_attention(q: Tensor, k: Tensor, v: Tensor, log_decay: Tensor, chunk: int = 32) -> Tensor:
+def gated_linear_attention(q: Tensor, k: Tensor, v: Tensor, log_decay: Tensor, chunk: int = 8) -> Tensor:
     """Causal attention with a state instead of a softmax, whose memory of each key channel fades at a learned rate.
 
     S_l = diag(e^g_l) S_{l-1} + k_l v_lᵀ,   o_l = K^-1/2 q_lᵀ S_l
@@ -26,7 +26,7 @@ def gated_linear_attention(q: Tensor, k: Tensor, v: Tensor, log_decay: Tensor, c
         q, k: [B, L, heads, K].
         v: [B, L, heads, V].
         log_decay: g ≤ 0, [B, L, heads, K].
-        chunk: events a chunk, at least 1.
+        chunk: events a chunk, at least 1. Small chunks are faster on a CPU at the lesson's lengths (`course bench events`).
 
     Returns:
         [B, L, heads, V].
@@ -153,7 +153,8 @@ class EventEncoder(nn.Module):
     Args:
         dim, layers, heads, ff: sizes.
         backbone: "softmax" or "gla".
-        pool: pool pairs of tokens before each layer (the paper's DVS Gesture net); L must then be divisible by 2^layers.
+        pool: pool pairs of tokens before each layer, as the paper's DVS Gesture net does (which also has a norm after each
+            of its stages); L must then be divisible by 2^layers.
         expand: key and value width of "gla" over dim.
     """
 

@@ -77,7 +77,9 @@ def _scene(sensor: int, end: float, eye: Mapping[str, float]) -> dict:
         "zaxis": {"title": {"text": "y [pixels]"}, "range": [sensor - 0.5, -0.5], **axis},
         "aspectmode": "manual",
         "aspectratio": {"x": 1, "y": 1.7, "z": 1},
-        "camera": {"eye": dict(eye)},
+        "camera": {"eye": dict(eye), "center": {"x": 0, "y": 0, "z": -0.15}},
+        # A move of a slider must not turn the cloud back.
+        "uirevision": "kept",
     }
 
 
@@ -93,7 +95,12 @@ def cloud(stream: NDArray, sensor: int, until: float, end: float = 300.0) -> go.
     figure = go.Figure()
     shown = stream[stream["t"] <= 1000 * until]
     _cloud(figure, stream, shown)
-    figure.update_layout(scene=_scene(sensor, end, {"x": 1.5, "y": -1.5, "z": 0.7}), height=520, margin_t=110)
+    figure.update_layout(
+        legend_itemsizing="constant",
+        scene=_scene(sensor, end, {"x": 1.9, "y": -2.0, "z": 0.8}),
+        height=520,
+        margin_t=110,
+    )
     on = int(shown["p"].sum())
     said = f"{len(shown)} of {len(stream)} events by {until:.0f} ms: {on} brighter, {len(shown) - on} darker."
     return titled(figure, "A digit as a cloud of events", said)
@@ -209,7 +216,11 @@ def reading(stream: NDArray, sensor: int, answers: Mapping[str, Sequence[float]]
     figure.update_xaxes(title="class", row=1, col=2)
     figure.update_yaxes(title="probability [%]", range=[0, 102], row=1, col=2)
     figure.update_layout(
-        scene=_scene(sensor, 300.0, {"x": 1.6, "y": -1.6, "z": 0.8}), height=460, margin_t=120, barmode="group"
+        scene=_scene(sensor, 300.0, {"x": 2.1, "y": -2.2, "z": 0.9}),
+        height=460,
+        margin_t=120,
+        barmode="group",
+        legend_itemsizing="constant",
     )
     said = "; ".join(f"{name} says {int(np.argmax(p))} ({max(p):.0%})" for name, p in answers.items())
     return titled(figure, f"A {label}, read from {len(stream)} events", f"{said}.")
@@ -241,7 +252,7 @@ def sizes(
                 line={"color": COLOURS[colour], "dash": DASHES[index]},
                 marker={"symbol": MARKERS[index], "size": 8},
             )
-        figure.update_yaxes(title=title, type="log", exponentformat="SI", dtick=1, row=1, col=column)
+        figure.update_yaxes(title=title, type="log", tickformat="~s", dtick=1, row=1, col=column)
         figure.update_xaxes(
             title="side of the sensor [pixels]",
             type="log",

@@ -168,8 +168,9 @@ def closing(delays: Mapping[str, ArrayLike], gaps: Mapping[str, ArrayLike], labe
         gaps: by net, mean convolution time minus mean skip time [epochs + 1, stages].
         label: of the read-out, in front.
     """
-    figure = make_subplots(cols=2, horizontal_spacing=0.13)
-    for column, (title, curves) in enumerate((("learned delay", delays), ("gap: convolution − skip", gaps)), 1):
+    titles = ("learned delay", "gap: convolution − skip")
+    figure = make_subplots(cols=2, horizontal_spacing=0.13, column_titles=titles)
+    for column, (title, curves) in enumerate(zip(titles, (delays, gaps), strict=True), 1):
         for name, values in curves.items():
             for stage, line in enumerate(np.asarray(values, dtype=float).T):
                 figure.add_scatter(
@@ -184,9 +185,9 @@ def closing(delays: Mapping[str, ArrayLike], gaps: Mapping[str, ArrayLike], labe
                     line={"color": LOOKS[name][0], "dash": DASHES[stage]},
                     marker={"symbol": MARKERS[stage], "size": 6},
                 )
-        figure.update_yaxes(title=f"{title} [time constants]", row=1, col=column)
+        figure.update_yaxes(title="time constants", row=1, col=column)
         figure.update_xaxes(title="epoch", row=1, col=column)
-    figure.update_layout(margin_t=130, height=440)
+    figure.update_layout(legend_y=1.1, margin_t=150, height=460)
     last = {name: np.asarray(values, dtype=float) for name, values in gaps.items()}
     said = "; ".join(
         f"{NAMES[name]}: gap {values[0, -1]:.2f} → {values[-1, -1]:.2f} in the last stage"

@@ -103,7 +103,7 @@ def bench_simulator():
         "loop over pixels": (naive, NAIVE),
         "frames only": (frames_only, len(images)),
     }
-    took = seconds({name: lambda run=run, n=n: run(images[:n]) for name, (run, n) in contenders.items()}, 5.0)
+    took = seconds({name: lambda run=run, n=n: run(images[:n]) for name, (run, n) in contenders.items()}, 4.0)
     whole = {name: took[name] * len(images) / n for name, (_, n) in contenders.items()}
     batched, rows = simulate_saccades(images), []
     for name, (run, n) in contenders.items():
@@ -136,7 +136,7 @@ def bench_attention():
                 each.grad = None
             gated_linear_attention(*inputs, chunk).backward(upstream)
 
-        took = seconds({chunk: lambda chunk=chunk, step=step: step(chunk) for chunk in CHUNKS}, 2.0)
+        took = seconds({chunk: lambda chunk=chunk, step=step: step(chunk) for chunk in CHUNKS}, 1.2)
         with torch.no_grad():
             ours, recurrent = (gated_linear_attention(*inputs, chunk) for chunk in (32, 1))
         row = [str([batch, length, heads, width]), *(f"{1e3 * took[chunk]:.1f}" for chunk in CHUNKS)]

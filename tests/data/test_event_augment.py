@@ -203,6 +203,21 @@ def test_on_a_small_sensor_the_translation_is_small():
     assert kept > 0.75
 
 
+def test_the_translation_comes_last():
+    # The other maps leave the centre where it is, so it moves by the translation alone; moved first, by up to a fifth more.
+    centre = torch.full((2000, 1), 80)
+    mask = torch.ones(2000, 1, dtype=torch.bool)
+    out = augment(
+        EventBatch(torch.zeros(2000, 1).double(), centre, centre, 0 * centre, mask),
+        np.random.default_rng(0),
+        161,
+        161,
+        1,
+    )
+    for moved in ((out.x - 80).abs(), (out.y - 80).abs()):
+        assert int(moved.max()) == 16
+
+
 # ---------------------------------------------------------------------------------------------------- dropped chunks
 
 

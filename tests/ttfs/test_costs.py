@@ -100,7 +100,8 @@ def test_only_the_encoder_multiplies(skip, side, macs):
     assert meter.macs == macs and meter.predictions == 4
 
 
-def test_bill_by_hand():
+def known_by_heart():
+    """Everything starts at z = 1, each layer doubles it: 2, 4, 8, 16, and the first output fires at 32."""
     net = TTFSNet("none", channels=1, num_classes=3, side=4).eval()
     nn.init.zeros_(net.encoder[0].weight)
     for layer in net.layers[:-1]:
@@ -108,7 +109,11 @@ def test_bill_by_hand():
         layer.weight.data[0, 4] = 2.0  # the centre of its first input: z doubles; a second output is silent
     nn.init.zeros_(net.readout.weight)
     net.readout.weight.data[0, 0] = 2.0
-    meter = bill(net, images(2, 4))
+    return net
+
+
+def test_bill_by_hand():
+    meter = bill(known_by_heart(), images(2, 4))
     # 3×3 patches at 2×2 places of 4×4, stride 2: rows and columns are covered 1, 2, 1, 1 times less the edge: 2, then 3.
     # All of 4×4 at t = 0: patches of 2·2, 2·3, 3·2 and 3·3 pixels, one output: 25. Then 2×2 seen by all four: 16.
     # Then 2×2 at one place, two outputs: 8. Then 1×1 of channel 0 (channel 1 is silent), two outputs: 2. Then three.
@@ -116,6 +121,14 @@ def test_bill_by_hand():
     assert meter.acs == 54
     # The encoder's 3×3 at 16 places, padding counted like its inside
     assert meter.macs == 144
+
+
+@pytest.mark.parametrize("weight, sent", [(3.0, 2), (3.5, 1)])
+def test_spike_at_the_very_decision_is_sent_and_a_later_one_is_not(weight, sent):
+    net = known_by_heart()
+    net.stages[1][1].weight.data[1, 4] = 1.5  # z = 1.5 · 8 / (1.5 - 1) = 24
+    net.readout.weight.data[0, 0] = weight  # the decision at 3 · 16 / (3 - 1) = 24, or at 22.4
+    assert bill(net, images(1, 4)).layers["read-out"].nonzeros == sent
 
 
 def test_late_spike_of_one_image_is_not_sent_though_another_waits_for_it():

@@ -343,6 +343,14 @@ def test_equals_autograd_through_sort(shape, dtype, tolerance, threshold):
         assert (a - b).abs().max() <= tolerance * b.abs().max()
 
 
+def test_input_that_comes_just_as_the_neuron_fires_takes_part_in_the_gradient():
+    # Exactly at z = 2 there are two slopes; the one of the larger set is taken, D = 2 + 1 - 1, as `z_i <= z_j` says.
+    z, weight = torch.tensor([[1.0, 2.0]]), torch.tensor([[2.0, 1.0]])
+    out, to_z, to_weight = gradients(ttfs_neuron, z, weight, torch.ones(1, 1), Z_MAX)
+    assert out.item() == 2.0
+    assert to_z.tolist() == [[1.0, 0.5]] and to_weight.tolist() == [[-0.5, 0.0]]
+
+
 def test_weight_gradient_is_never_positive():
     # More weight, earlier spike.
     z, weight = neurons()
