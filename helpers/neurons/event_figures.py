@@ -12,8 +12,8 @@ from helpers.lab.style import COLOURS, DASHES, INK, MARKERS, titled
 
 LOOKS = {
     "table": ("purple", 3),
-    "factorised": ("blue", 0),
-    "neighbour": ("green", 2),
+    "factorised": ("green", 0),
+    "neighbour": ("blue", 2),
     "parametric": ("vermilion", 1),
     "frames": ("ochre", 4),
     "frames, wide": ("grey", 5),
@@ -70,7 +70,13 @@ def _cloud(figure: go.Figure, stream: NDArray, shown: NDArray, **place) -> None:
 
 
 def _scene(sensor: int, end: float, eye: Mapping[str, float]) -> dict:
-    axis = {"gridcolor": "rgba(128,128,128,0.35)", "backgroundcolor": "rgba(0,0,0,0)", "color": INK}
+    axis = {
+        "gridcolor": "rgba(128,128,128,0.35)",
+        "backgroundcolor": "rgba(0,0,0,0)",
+        "color": INK,
+        "nticks": 5,
+        "tickfont": {"size": 11},
+    }
     return {
         "xaxis": {"title": {"text": "x [pixels]"}, "range": [-0.5, sensor - 0.5], **axis},
         "yaxis": {"title": {"text": "time [ms]"}, "range": [0, end], **axis},
@@ -97,7 +103,7 @@ def cloud(stream: NDArray, sensor: int, until: float, end: float = 300.0) -> go.
     _cloud(figure, stream, shown)
     figure.update_layout(
         legend_itemsizing="constant",
-        scene=_scene(sensor, end, {"x": 1.9, "y": -2.0, "z": 0.8}),
+        scene=_scene(sensor, end, {"x": 1.7, "y": -1.8, "z": 0.75}),
         height=520,
         margin_t=110,
     )

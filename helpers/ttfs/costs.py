@@ -59,7 +59,6 @@ def _names(net: TTFSNet) -> list[str]:
 def _layer(name: str, layer: nn.Module, sent: Tensor) -> Layer:
     reach = _fan_out(layer, sent)
     additions = float((sent * reach).sum())
-    neurons = layer.weight.shape[0]
     weight_bits = layer.weight.numel() * layer.weight.element_size() * 8
     return Layer(
         name,
@@ -70,7 +69,7 @@ def _layer(name: str, layer: nn.Module, sent: Tensor) -> Layer:
         nonzeros=int(sent.sum()),
         weight_bits=weight_bits,
         activation_bits=2 * int(sent.sum()),
-        state_bits=int(2 * 32 * additions) if neurons else 0,
+        state_bits=int(2 * 32 * additions),
         calls=1,
     )
 

@@ -163,6 +163,8 @@ class TTFSConv2d(_Layer):
         if z.dim() != 4:
             raise ValueError(f"z has shape {tuple(z.shape)}, but [B, C, H, W] is needed.")
         size = [(side + 2 * self.padding - self.kernel) // self.stride + 1 for side in z.shape[-2:]]
+        if min(size) < 1:
+            raise ValueError(f"a {self.kernel}×{self.kernel} kernel does not fit into {tuple(z.shape[-2:])} pixels.")
         padded = F.pad(z, [self.padding] * 4, value=self.z_max)
         patches = F.unfold(padded, self.kernel, stride=self.stride)  # [B, C·k·k, L]
         out = ttfs_neuron(patches.transpose(1, 2).flatten(0, 1), self.weight, self.z_max, self.threshold)

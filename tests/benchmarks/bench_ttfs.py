@@ -5,7 +5,7 @@
 How to read it: one CPU thread, every contender in the same run, taking turns, medians. Compare ratios, never
 milliseconds: those move by a quarter between two runs on a shared machine. "x autograd" is how many times faster than
 sort, gather and cumulate with autograd doing the rest (more is better; the specification page reports about 2.7, which
-we never saw: 1.3 to 1.9 on two busy cores).
+we never saw: 1.2 to 2.0 on two busy cores).
 "/ floor" is how many times slower than the sort alone (less is better): the sort is what the search begins with, but it
 touches [N, inputs] where the search cumulates [N, inputs, neurons], so the distance grows with the neurons. "gradient"
 is the largest difference over the largest gradient. The nets are there to see what a lesson waits for.

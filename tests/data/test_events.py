@@ -15,6 +15,7 @@ from helpers.data.events import (
     EventBatch,
     EventBatches,
     check_events,
+    log_levels,
     pad,
     sample_events,
     simulate_saccades,
@@ -485,3 +486,16 @@ def test_voxels_below_the_sensor_are_refused(field):
 def test_no_time_bins_are_refused():
     with pytest.raises(ValueError, match="bins is 0"):
         voxelize(pad([GOOD]), 0, (5, 7))
+
+
+def test_levels_are_what_the_simulator_sees():
+    images = load_digits().images[:3] / 16
+    times, levels = log_levels(images)
+    assert times[0] == 0 and times[-1] == 300_000 and levels.shape == (25, 3, 16, 16)
+    assert np.allclose(levels[0], levels[-1])
+    for stream, seen in zip(simulate_saccades(images), levels.transpose(1, 0, 2, 3), strict=True):
+        spoke = np.zeros((16, 16), bool)
+        spoke[stream["y"], stream["x"]] = True
+        # A pixel's first event comes when it is a step away from where it began, and then it does come.
+        away = np.abs(seen - seen[0]).max(0)
+        assert (spoke == (away >= 0.4 - 1e-9)).all()

@@ -10,7 +10,7 @@ import torch
 
 from helpers.data import subjects
 from helpers.data.idx import DataError
-from helpers.data.subjects import load_subject, save_subject
+from helpers.data.subjects import load_subject, part_of, save_subject
 
 TENSORS = {
     "net.weight": torch.linspace(-1, 1, 6).view(2, 3),
@@ -175,3 +175,10 @@ def test_end_between_tensors_and_card_is_noticed(folder, monkeypatch):
     monkeypatch.setattr(os, "replace", replace)
     save_subject("net", {"x": torch.ones(3)}, what="new")
     assert load_subject("net")[1]["what"] == "new" and names(folder) == ["net.json", "net.safetensors"]
+
+
+def test_one_network_of_several_in_a_file():
+    tensors = {"add.w": torch.ones(1), "added.w": torch.zeros(1), "add.stage.w": torch.ones(2)}
+    assert set(part_of(tensors, "add")) == {"w", "stage.w"}
+    with pytest.raises(KeyError, match="no tensor's name begins with 'delay'"):
+        part_of(tensors, "delay")

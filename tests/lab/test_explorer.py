@@ -189,3 +189,18 @@ def test_widgets_follow_their_controls(draw, live):
     assert (gain.name, gain.start, gain.end, gain.step, gain.value) == ("loudness", 0, 1, 0.25, 0.5)
     assert (type(steps).__name__, steps.name, steps.value) == ("IntSlider", "steps", 4)
     assert (size.options, size.value) == ([1, 2, 4, 8, 16, 32, 64], 8)
+
+
+def test_a_control_that_plays_has_buttons_still_and_a_player_live(draw, live):
+    explorer = explore(draw, gain=Slider(0.5, 0, 1, 0.25, "loudness", play=True))
+    labels = [button.label for button in explorer.figure.layout.updatemenus[0].buttons]
+    assert labels == ["play", "pause"]
+    player = explorer.widgets["gain"]
+    assert type(player).__name__ == "DiscretePlayer" and player.options == [0.0, 0.25, 0.5, 0.75, 1.0]
+    sentence = explorer.layout[1]
+    player.value = 0.75  # as playing does it: no mouse lets anything go
+    assert "gain is 0.75" in sentence.object
+
+
+def test_a_control_that_does_not_play_has_no_buttons(explorer):
+    assert not explorer.figure.layout.updatemenus

@@ -122,6 +122,13 @@ def test_claim_without_records_is_not_judged(run):
     assert (row.this_run, row.verdict) == ("42.1 %", "not recorded yet") and row.cells()[3] == "–"
 
 
+def test_a_claim_that_this_run_does_not_measure_keeps_its_recorded_verdict(clone, run):
+    clone.results({"a-claim": [38, 40, 42]}, VALUES)
+    row = run.claim("a-claim", None)
+    assert (row.this_run, row.verdict) == ("not run here", "holds")
+    assert row._repr_mimebundle_()[MIME] == {} and run.claims(a_claim=None)._repr_mimebundle_()[MIME] == {}
+
+
 def test_claim_with_records_shows_mean_deviation_and_seeds(clone, run):
     clone.results({"a-claim": [38, 40, 42]}, VALUES)
     says, test, this_run, recorded, verdict = run.claim("a-claim", 41).cells()

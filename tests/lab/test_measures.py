@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from helpers.lab.measures import mean_std, percent
+from helpers.lab.measures import mean_std, overlap_coefficient, percent
 
 NUMBERS = st.floats(-1e6, 1e6)
 
@@ -51,3 +51,19 @@ def test_percent_reads_like_this():
     assert percent([0.94, 0.96]) == "95.0 ± 1.4 %" and percent([1.0]) == "100.0 ± 0.0 %"
     with pytest.raises(ValueError, match="no values"):
         percent([])
+
+
+def test_overlap_by_hand():
+    edges = [0, 1, 2, 3]
+    assert overlap_coefficient([0.5, 1.5], [1.5, 2.5], edges) == 0.5
+    assert overlap_coefficient([0.5, float("nan")], [0.2, 0.9], edges) == 1.0
+    assert overlap_coefficient([0.5], [2.5], edges) == 0.0
+    assert overlap_coefficient([], [2.5], edges) == 0.0
+
+
+@given(st.lists(st.floats(0, 5), min_size=1, max_size=20), st.lists(st.floats(0, 5), min_size=1, max_size=20))
+def test_overlap_is_a_share_and_does_not_know_which_came_first(first, second):
+    edges = np.linspace(0, 5, 8)
+    share = overlap_coefficient(first, second, edges)
+    assert 0 <= share <= 1 + 1e-12 and share == pytest.approx(overlap_coefficient(second, first, edges))
+    assert overlap_coefficient(first, first, edges) == pytest.approx(1)

@@ -73,6 +73,18 @@ def test_another_profile_is_added_and_the_same_one_replaced(clone):
     assert {name: entry["values"]["area"] for name, entry in content.items()} == {"quick": [3.0], "full": [2.0]}
 
 
+def test_full_recordings_of_two_sets_stand_beside_each_other(clone):
+    clone.lesson(parameters='dataset: str = "mnist"  # images {mnist, fashion_mnist}')
+    for dataset, area in (("mnist", 1.0), ("fashion_mnist", 2.0), ("mnist", 3.0)):
+        done = clone.root / "done"
+        done.mkdir()
+        recording._write(clone.LESSON, "full", [3], [{"area": area}], {"dataset": dataset}, "command", done)
+    areas = {name: ledger.recorded(clone.LESSON, "full", name)["values"]["area"] for name in ("mnist", "fashion_mnist")}
+    assert areas == {"mnist": [3.0], "fashion_mnist": [2.0]}
+    assert ledger.recorded(clone.LESSON, "full")["parameters"]["dataset"] == "mnist"
+    assert ledger.recorded(clone.LESSON, "full", "cifar") is None
+
+
 def test_no_figures_at_all_are_valid_json_too():
     assert json.loads(recording._dumps({"quick": {"seeds": [], "values": {}}})) == {
         "quick": {"seeds": [], "values": {}}

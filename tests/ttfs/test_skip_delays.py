@@ -20,6 +20,7 @@ from helpers.ttfs.skip_delays import (
     spike_stats,
     time_loss,
     ttfs_loss,
+    with_delay,
 )
 
 GOLDEN = np.load(Path(__file__).parents[1] / "golden" / "ttfs_skip.npz")
@@ -416,3 +417,31 @@ def test_statistics_leave_the_net_as_it_was(training):
 def test_net_without_a_skip_has_no_branches():
     stats = spike_stats(TTFSNet("none"), images())
     assert stats.conv == stats.skip == stats.delayed == stats.gap == []
+
+
+# A shift of all delays
+
+
+@pytest.mark.parametrize("skip", ["add", "concat", "delay"])
+def test_no_shift_is_the_same_net_and_the_given_one_is_unchanged(skip):
+    torch.manual_seed(0)
+    net = TTFSNet(skip).eval()
+    x = torch.rand(4, 1, 8, 8)
+    before = net(x)
+    assert torch.allclose(with_delay(net, 0.0)(x), before)
+    with_delay(net, 1.0)(x)
+    assert torch.equal(net(x), before) and (net.delays is None) == (skip != "delay")
+
+
+def test_a_shift_moves_the_learned_delays_and_none_below_zero():
+    net = TTFSNet("delay", channels=2)
+    net.delays[0].delay.data[:] = torch.tensor([0.3, -1.0]).view(1, 2, 1, 1)
+    shifted = with_delay(net, 0.5).delays[0].delay.flatten()
+    assert torch.allclose(shifted, torch.tensor([0.8, 0.5]))
+    z = torch.full((1, 2, 2, 2), 2.0)
+    assert torch.equal(with_delay(net, -2.0).delays[0](z), z)
+
+
+def test_a_net_without_a_skip_cannot_be_delayed():
+    with pytest.raises(ValueError, match="pass a net with add, concat or delay"):
+        with_delay(TTFSNet("none"), 1.0)
