@@ -38,7 +38,8 @@ class EventBatch:
 
     def to(self, device: str) -> "EventBatch":
         """The same batch on a device; one without double precision (mps) gets times in single precision."""
-        parts = [part.float() if device == "mps" and part.is_floating_point() else part for part in self._parts()]
+        single = torch.device(device).type == "mps"
+        parts = [part.float() if single and part.is_floating_point() else part for part in self._parts()]
         return EventBatch(*(part.to(device) for part in parts))
 
     def _parts(self) -> tuple[Tensor, ...]:

@@ -128,7 +128,8 @@ def wave_task(grid: int = 32, steps: int = 50, low: int = 5, high: int = 26, *, 
     order = np.random.default_rng(seed).permutation(len(sources))
     held_out = len(sources) // 5
     return WaveTask(
-        inputs=(2 * fields - 1).astype(np.float32)[:, None],
+        # reshape, not [:, None]: an axis of one must not get a stride that a convolution reads as another memory order.
+        inputs=(2 * fields - 1).astype(np.float32).reshape(-1, 1, grid, grid),
         sources=sources,
         cells=coarse_cell(sources, grid, 3),
         times=(1 + 2 * (sources - low) / (high - low)).astype(np.float32),

@@ -96,17 +96,21 @@ class Run:
             None where nothing is recorded, or the recorded runs had other parameters than this one.
         """
         profile = self.values.get("profile", "quick")
-        results = ledger.recorded(self.lesson, profile, self.values.get("dataset") if profile == "full" else None)
+        results = self._results(profile)
         if results is None or name not in results["values"] or not self._as_recorded(profile, independent_of):
             return None
         return Recorded(results["values"][name], results["seeds"])
+
+    def _results(self, profile: str) -> dict | None:
+        # Full recordings stand one a data set; the quick profile has one.
+        return ledger.recorded(self.lesson, profile, self.values.get("dataset") if profile == "full" else None)
 
     def comparable(self, claim: ledger.Claim) -> bool:
         """Whether this run differs from a claim's recorded ones in nothing that its measure depends on."""
         return self._as_recorded(claim.profile, claim.independent_of)
 
     def _as_recorded(self, profile: str, independent_of: tuple[str, ...]) -> bool:
-        results = ledger.recorded(self.lesson, profile)
+        results = self._results(profile)
         free = {"seed", "device", *independent_of}
         ours = {name: value for name, value in self.values.items() if name not in free}
         return results is not None and all(results["parameters"].get(name) == value for name, value in ours.items())

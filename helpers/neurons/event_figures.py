@@ -103,7 +103,7 @@ def cloud(stream: NDArray, sensor: int, until: float, end: float = 300.0) -> go.
     _cloud(figure, stream, shown)
     figure.update_layout(
         legend_itemsizing="constant",
-        scene=_scene(sensor, end, {"x": 1.7, "y": -1.8, "z": 0.75}),
+        scene=_scene(sensor, end, {"x": 0.75, "y": -2.1, "z": 0.45}),
         height=520,
         margin_t=110,
     )
@@ -186,15 +186,16 @@ def rise(
                 name=f"{name}, recorded",
                 mode="markers",
                 legendgroup=name,
+                showlegend=name not in accuracy,
                 marker={"symbol": f"{MARKERS[index]}-open", "size": 12, "color": COLOURS[colour]},
                 error_y={"array": std, "thickness": 1.5, "width": 5},
             )
     figure.add_vline(x=trained_on, line={"color": COLOURS["grey"], "dash": "dot"})
     figure.update_xaxes(title="events read", type="log", tickvals=list(counts), ticktext=[str(n) for n in counts])
     figure.update_yaxes(title="accuracy [%]")
-    figure.update_layout(height=480, margin_t=170)
+    figure.update_layout(height=480, margin_t=130)
     said = "; ".join(f"{name} {values[0]:.1%} → {values[-1]:.1%}" for name, values in accuracy.items())
-    return titled(figure, "How many events until a 3 is a 3?", f"{said}. Dotted: the number trained with.")
+    return titled(figure, "How many events until a 3 is a 3?", f"{said}.")
 
 
 def reading(stream: NDArray, sensor: int, answers: Mapping[str, Sequence[float]], label: int) -> go.Figure:
@@ -240,10 +241,10 @@ def sizes(
     Args:
         sides: pixels.
         weights: by network.
-        energy: nJ, by network.
+        energy: µJ, by network.
     """
     figure = make_subplots(cols=2, horizontal_spacing=0.14)
-    for column, (title, curves) in enumerate((("weights", weights), ("energy a prediction [nJ]", energy)), 1):
+    for column, (title, curves) in enumerate((("weights", weights), ("arithmetic a prediction [µJ]", energy)), 1):
         for name, values in curves.items():
             colour, index = LOOKS[name]
             figure.add_scatter(

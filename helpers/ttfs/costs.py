@@ -40,6 +40,8 @@ def bill(net: TTFSNet, x: Tensor, until_decision: bool = True) -> Meter:
         net.train(training)
         for hook in hooks:
             hook.remove()
+    meter.layers = {"encoder": meter.layers.pop("0")}
+    meter.layers["encoder"].name = "encoder"
     decided = z.amin(1)
     for name, layer, given in zip(_names(net), net.layers, inputs, strict=True):
         latest = torch.full_like(decided, layer.z_max)

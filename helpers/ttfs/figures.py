@@ -24,6 +24,11 @@ LOOKS = {
 NAMES = {"none": "no skip", "add": "added", "concat": "joined", "delay": "joined, delayed"}
 
 
+def arrived(elapsed: ArrayLike) -> np.ndarray:
+    """Share of a spike's weight that has come in after some time: 1 - e^-t, 0 before the spike."""
+    return 1 - np.exp(-np.clip(elapsed, 0, None))
+
+
 def potential(times: ArrayLike, weights: ArrayLike, threshold: float = 1.0) -> go.Figure:
     """One neuron over time, and beside it how its firing time follows its first input.
 
@@ -34,8 +39,7 @@ def potential(times: ArrayLike, weights: ArrayLike, threshold: float = 1.0) -> g
     """
     times, weights = np.asarray(times, dtype=float), np.asarray(weights, dtype=float)
     clock = np.linspace(0, END, 241)
-    arrived = np.clip(clock[:, None] - times, 0, None)
-    level = (weights * (1 - np.exp(-arrived))).sum(1)
+    level = (weights * arrived(clock[:, None] - times)).sum(1)
     moved = np.tile(times, (122, 1))
     moved[1:, 0] = np.linspace(0, END, 121)
     z = ttfs_neuron(torch.from_numpy(np.exp(moved)), torch.from_numpy(weights)[None], float(np.exp(END)), threshold)
@@ -43,7 +47,13 @@ def potential(times: ArrayLike, weights: ArrayLike, threshold: float = 1.0) -> g
     fires = answer[0] < END - 1e-9
     figure = make_subplots(cols=2, column_widths=[0.58, 0.42], horizontal_spacing=0.13)
     left, right = {"row": 1, "col": 1}, {"row": 1, "col": 2}
-    figure.add_scatter(x=clock, y=level, mode="lines", name="potential v(t)", line_color=COLOURS["blue"], **left)
+    # Once it has fired, it is done: what the potential would have become is drawn thin.
+    for name, shown, look in (
+        ("potential v(t)", clock <= answer[0], {"width": 3}),
+        ("without firing", clock >= answer[0], {"width": 1, "dash": "dot"}),
+    ):
+        y = np.where(shown, level, np.nan)
+        figure.add_scatter(x=clock, y=y, mode="lines", name=name, line={"color": COLOURS["blue"], **look}, **left)
     line = {"color": COLOURS["green"], "dash": "dash"}
     figure.add_scatter(x=[0, END], y=[threshold] * 2, mode="lines", name="threshold", line=line, **left)
     low = min(0.0, float(level.min())) - 0.35
@@ -193,7 +203,7 @@ def closing(delays: Mapping[str, ArrayLike], gaps: Mapping[str, ArrayLike], labe
         f"{NAMES[name]}: gap {values[0, -1]:.2f} → {values[-1, -1]:.2f} in the last stage"
         for name, values in last.items()
     )
-    return titled(figure, "The delay learns, the gap follows", f"{label}{said}.")
+    return titled(figure, "Delays and gaps, epoch by epoch", f"{label}{said}.")
 
 
 def meeting(
@@ -207,6 +217,7 @@ def meeting(
         point: latency and accuracy of the net as set.
         others: latency and accuracy of the trained nets, by name.
     """
+    conv, skip = np.asarray(conv, dtype=float), np.asarray(skip, dtype=float)
     edges = np.linspace(0, 9, 46)
     figure = make_subplots(cols=2, column_widths=[0.6, 0.4], horizontal_spacing=0.13)
     curves = (("convolution", conv, "blue"), ("skip", skip, "vermilion"), ("their sum", merged, "purple"))
@@ -238,10 +249,11 @@ def meeting(
         )
     figure.update_xaxes(title="spike time [time constants]", range=[0, 9], row=1, col=1)
     figure.update_yaxes(title="share of the branch's spikes [%]", rangemode="tozero", row=1, col=1)
-    figure.update_xaxes(title="latency", range=[0, 8.5], row=1, col=2)
+    figure.update_xaxes(title="latency [time constants]", range=[0, 6.5], row=1, col=2)
     figure.update_yaxes(title="accuracy [%]", range=[0, 104], row=1, col=2)
     figure.update_layout(margin_t=130, height=460)
-    gap = np.nanmean(conv) - np.nanmean(skip)
+    spoke = np.isfinite(conv).any() and np.isfinite(skip).any()
+    gap = f"Gap {np.nanmean(conv) - np.nanmean(skip):.2f}" if spoke else "One branch is silent"
     overlap = overlap_coefficient(conv, np.minimum(skip, edges[-1] - 1e-6), edges)
-    said = f"Gap {gap:.2f}, overlap {overlap:.0%}; {point[1]:.1%} right, first output at t = {point[0]:.2f}."
+    said = f"{gap}, overlap {overlap:.0%}; {point[1]:.1%} right, first output at t = {point[0]:.2f}."
     return titled(figure, "Do the branches meet?", said)

@@ -202,7 +202,8 @@ def gap_loss(branches: list, weight: float = 1e-6) -> Tensor:
 class SpikeStats:
     """When a net's neurons fired on a batch; times are t = ln z.
 
-    latency is the mean time of the first output spike, `first` that time by sample [B]. `conv`, `skip` and `delayed` hold
+    latency is the mean time of the first output spike, the window's end for an image on which none fires, `first` that time
+    by sample [B]. `accuracy` counts such an image as wrong. `conv`, `skip` and `delayed` hold
     the times of each stage's branches [B, C, H, W], nan where a neuron is silent; `gap` is the mean time of a stage's
     convolution spikes minus that of its (delayed) skip spikes, nan if one branch is silent. `used` is the share of hidden
     neurons that fire before the decision, `silent` the share of images on which no output fires.
@@ -237,11 +238,12 @@ def spike_stats(net: TTFSNet, x: Tensor, labels: Tensor | None = None) -> SpikeS
         for out, layer in zip(hidden, net.layers[:-1], strict=True)
     )
     parts = [_spoken(net, *each) for each in branches]
+    right = z.argmin(1) == labels  # a net that says nothing is not right by luck
     conv, skip, delayed = ([part[index] for part in parts] for index in range(3))
     return SpikeStats(
         latency=float(first.log().mean()),
         first=first.log(),
-        accuracy=None if labels is None else float((z.argmin(1) == labels).float().mean()),
+        accuracy=None if labels is None else float((right & (first < net.readout.z_max)).float().mean()),
         conv=conv,
         skip=skip,
         delayed=delayed,

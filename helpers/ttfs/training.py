@@ -33,6 +33,7 @@ def learn(
     size: int = 32,
     lr: float = 1e-2,
     loss: Callable[[Tensor, Tensor, Iterable[nn.Module]], Tensor] = ttfs_loss,
+    clip: float | None = None,
     watch: Tensor | None = None,
     label: str = "training",
 ) -> Trail:
@@ -47,6 +48,7 @@ def learn(
         size: images a batch.
         lr: learning rate at the start.
         loss: `ttfs_loss` or `time_loss`.
+        clip: largest norm of all gradients together; None, as the authors have it, leaves them as they are.
         watch: images on which latency, delay and gap are taken after every epoch; the first 200 of x by default.
         label: in front of the progress bar.
 
@@ -72,6 +74,7 @@ def learn(
         optimizer="adam",
         schedule="cosine",
         weight_decay=1e-3,
+        clip=clip,
         after_epoch=look,
         label=label,
     )

@@ -7,7 +7,12 @@ import plotly.graph_objects as go
 from numpy.typing import ArrayLike
 from plotly.subplots import make_subplots
 
-from helpers.lab.style import COLOURS, MARKERS, titled
+from helpers.lab.style import COLOURS, INK, MARKERS, titled
+
+
+def _cuts(side: int) -> list[float]:
+    """Where ⌊x·3/side⌋ changes, between two pixels."""
+    return [-(-k * side // 3) - 0.5 for k in (1, 2)]
 
 
 def wave(field: ArrayLike, source: Sequence[int], step: int, times: ArrayLike, cell: int, latest: float) -> go.Figure:
@@ -27,6 +32,7 @@ def wave(field: ArrayLike, source: Sequence[int], step: int, times: ArrayLike, c
     figure.add_heatmap(
         z=np.round(field, 3),
         colorscale="RdBu",
+        reversescale=True,
         zmid=0,
         zmin=-reach,
         zmax=reach,
@@ -36,16 +42,29 @@ def wave(field: ArrayLike, source: Sequence[int], step: int, times: ArrayLike, c
     )
     mark = {"symbol": "cross", "size": 12, "color": COLOURS["green"]}
     figure.add_scatter(x=[source[0]], y=[source[1]], mode="markers", name="source", marker=mark, row=1, col=1)
+    # The nine cells, by their borders and numbers: cell = column · 3 + row.
+    side = field.shape[0]
+    borders = {"color": INK, "dash": "dot", "width": 1}
+    lines = [(cut, cut, None, 0, side, None) for cut in _cuts(side)]
+    xs, ys = ([v for line in lines for v in line[part]] for part in (slice(0, 3), slice(3, 6)))
+    figure.add_scatter(
+        x=[*xs, *ys], y=[*ys, *xs], mode="lines", name="cells", line=borders, showlegend=False, row=1, col=1
+    )
+    middles = [(side / 6 + column * side / 3, side / 6 + row * side / 3) for column in range(3) for row in range(3)]
+    numbers = [str(k) for k in range(9)]
+    x, y = zip(*middles, strict=True)
+    figure.add_scatter(x=x, y=y, mode="text", text=numbers, name="cell", showlegend=False, row=1, col=1)
     first = int(times.argmin())
+    silent = times >= latest - 1e-4
     colours = [COLOURS["vermilion"] if k == first else COLOURS["grey"] for k in range(len(times))]
     sizes = [16 if k == first else 9 for k in range(len(times))]
-    symbols = ["star" if k == first else "circle" for k in range(len(times))]
+    symbols = ["circle-open" if silent[k] else "star" if k == first else "circle" for k in range(len(times))]
     marker = {"color": colours, "size": sizes, "symbol": symbols}
     figure.add_scatter(
         x=times,
         y=np.arange(len(times)),
         mode="markers",
-        name="output spikes (star: first)",
+        name="output spikes (star: first, hollow: silent)",
         marker=marker,
         row=1,
         col=2,
@@ -58,6 +77,7 @@ def wave(field: ArrayLike, source: Sequence[int], step: int, times: ArrayLike, c
     figure.update_yaxes(title="cell", dtick=1, range=[-0.6, len(times) - 0.4], row=1, col=2)
     figure.update_layout(height=440, margin_t=110)
     verdict = "right" if first == cell else f"wrong, it is cell {cell}"
+    verdict = "no cell speaks" if silent.all() else verdict
     said = f"Field {step}. Cell {first} speaks first, at t = {times[first]:.2f}: {verdict}."
     return titled(figure, "Where did it start?", said)
 
