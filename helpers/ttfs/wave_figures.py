@@ -78,7 +78,8 @@ def wave(field: ArrayLike, source: Sequence[int], step: int, times: ArrayLike, c
     figure.update_layout(height=440, margin_t=110)
     verdict = "right" if first == cell else f"wrong, it is cell {cell}"
     verdict = "no cell speaks" if silent.all() else verdict
-    said = f"Source at ({source[0]}, {source[1]}), field {step}. Cell {first} speaks first, at t = {times[first]:.2f}: {verdict}."
+    place = f"Source at ({source[0]}, {source[1]}), field {step}."
+    said = f"{place} Cell {first} speaks first, at t = {times[first]:.2f}: {verdict}."
     return titled(figure, "Where did it start?", said)
 
 
