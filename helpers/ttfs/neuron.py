@@ -13,6 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+_CHUNK = 2**18
+"""Weights times samples that are searched at once."""
 _LATEST = 1e5
 """Pads the pooling of times: later than any spike."""
 
@@ -35,25 +37,33 @@ def encode_ttfs(activation: Tensor, t_max: float) -> Tensor:
     return activation.relu().clamp(max=t_max).exp()
 
 
+def _search(z: Tensor, weight: Tensor, threshold: float) -> tuple[Tensor, Tensor]:
+    """Earliest valid candidate (infinite: none) and its W - θ, both [n, o], of inputs z [n, i] and weights [i, o]."""
+    ordered, order = z.sort(dim=1)
+    by_time = F.embedding(order, weight)  # [n, i, o]: each neuron's weights in the order in which its inputs arrive
+    drive = by_time.cumsum(1).sub_(threshold)  # W_k - theta
+    charge = by_time.mul_(ordered.unsqueeze(2)).cumsum(1)  # A_k
+    # Reached with k inputs, so not before the k-th: rounding must not silence a neuron that fires just as one comes.
+    candidate = torch.maximum(charge.div_(drive.clamp(1e-10, 1e10)), ordered.unsqueeze(2))
+    # After the last input nothing can come in between: the next one is at infinity.
+    until = torch.cat([ordered[:, 1:], torch.full_like(ordered[:, :1], math.inf)], 1)
+    valid = (drive > 0) & (candidate < until.unsqueeze(2))
+    first, place = torch.where(valid, candidate, math.inf).min(1)
+    return first, drive.gather(1, place.unsqueeze(1)).squeeze(1)
+
+
 class _FirstSpike(torch.autograd.Function):
     """z_out[n, o] of inputs z [n, i] and weights [o, i]; the gradient is exact, no surrogate."""
 
     @staticmethod
     def forward(ctx, z: Tensor, weight: Tensor, z_max: float, threshold: float) -> Tensor:
-        ordered, order = z.sort(dim=1)
-        # [n, i, o]: each neuron's weights in the order in which its inputs arrive
-        by_time = F.embedding(order, weight.t().contiguous())
-        drive = by_time.cumsum(1).sub_(threshold)  # W_k - theta
-        charge = by_time.mul_(ordered.unsqueeze(2)).cumsum(1)  # A_k
-        # Reached with k inputs, so not before the k-th: rounding must not silence a neuron that fires just as one comes.
-        candidate = torch.maximum(charge.div_(drive.clamp(1e-10, 1e10)), ordered.unsqueeze(2))
-        # After the last input nothing can come in between: the next one is at infinity.
-        until = torch.cat([ordered[:, 1:], torch.full_like(ordered[:, :1], math.inf)], 1)
-        valid = (drive > 0) & (candidate < until.unsqueeze(2))
-        first, place = torch.where(valid, candidate, math.inf).min(1)
+        # As many rows at a time as fit a cache: the answers are the same, bit for bit.
+        rows = max(1, _CHUNK // weight.numel())
+        parts = [_search(part, weight.t().contiguous(), threshold) for part in z.split(rows)]
+        first, slack = (torch.cat(each) for each in zip(*parts, strict=True)) if len(parts) > 1 else parts[0]
         fired = first < z_max
         out = torch.where(fired, first, torch.full_like(first, z_max))
-        slack = torch.where(fired, drive.gather(1, place.unsqueeze(1)).squeeze(1), torch.ones_like(first))
+        slack = torch.where(fired, slack, torch.ones_like(first))
         ctx.save_for_backward(z, weight, out, slack, fired)
         return out
 
