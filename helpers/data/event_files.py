@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from helpers.data.events import EVENT
+from helpers.data.events import as_stream
 from helpers.data.idx import DataError
 
 Sensor = tuple[int, int]
@@ -261,10 +261,7 @@ def _recording(path: Path, t: NDArray, y: NDArray, x: NDArray, p: NDArray, size:
         where = f"x = {x[at]}, y = {y[at]}, off a sensor of {width}×{height}"
         raise DataError(f"{path} has an event at {where}: give sensor=(width, height), or fetch it again.")
     _rising(path, t)
-    events = np.empty(len(t), EVENT)
-    for field, part in (("t", t), ("y", y), ("x", x), ("p", p)):
-        events[field] = part
-    return Recording(events, int(width), int(height))
+    return Recording(as_stream(t, y, x, p), int(width), int(height))
 
 
 def _rising(path: Path, clock: NDArray, overflow: float = np.inf) -> None:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 EVENT = np.dtype([("t", "<i8"), ("y", "<i2"), ("x", "<i2"), ("p", "u1")])
@@ -44,6 +44,14 @@ class EventBatch:
 
     def _parts(self) -> tuple[Tensor, ...]:
         return self.t, self.y, self.x, self.p, self.mask
+
+
+def as_stream(t: ArrayLike, y: ArrayLike, x: ArrayLike, p: ArrayLike) -> NDArray:
+    """Columns [n] as one structured array of dtype `EVENT`."""
+    stream = np.empty(len(t), EVENT)
+    for field, column in (("t", t), ("y", y), ("x", x), ("p", p)):
+        stream[field] = column
+    return stream
 
 
 def check_events(stream: NDArray, height: int | None = None, width: int | None = None) -> None:
@@ -104,10 +112,7 @@ def simulate_saccades(
     Source: derived here after G. Orchard et al., "Converting Static Image Datasets to Spiking Neuromorphic Datasets Using
     Saccades", Frontiers in Neuroscience 2015 (three saccades); the levels follow H. Rebecq et al., "ESIM", CoRL 2018.
     """
-    pixels = np.asarray(images, dtype=np.float64)
-    pixels = pixels[:, 0] if pixels.ndim == 4 and pixels.shape[1] == 1 else pixels
-    if pixels.ndim != 3 or (pixels.size and not (pixels.min() >= 0 and pixels.max() <= 1)):
-        raise ValueError(f"images have shape {np.shape(images)}, but [N, h, w] with values in [0, 1] is needed.")
+    pixels = _ink(images)
     if not (amplitude >= 0 and frames >= 1 and contrast > 0 and eps > 0):
         raise ValueError(
             f"amplitude is {amplitude}, frames {frames}, contrast {contrast}, eps {eps}, but amplitude must be at least "
@@ -203,12 +208,9 @@ def _simulate(pixels: NDArray, down: NDArray, right: NDArray, dt: float, contras
         reference[active] += sign * times * contrast
         last = now
     key = np.sort(np.concatenate(keys))
-    events = np.empty(len(key), EVENT)
-    key, events["p"] = key >> 1, key & 1
-    key, place = np.divmod(key, height * width)
-    events["y"], events["x"] = np.divmod(place, width)
-    events["t"] = key & (2**20 - 1)
-    return events, np.searchsorted(key >> 20, np.arange(1, count))
+    stamp, place = np.divmod(key >> 1, height * width)
+    events = as_stream(stamp & (2**20 - 1), *np.divmod(place, width), key & 1)
+    return events, np.searchsorted(stamp >> 20, np.arange(1, count))
 
 
 def pad(streams: Sequence[NDArray]) -> EventBatch:

@@ -7,7 +7,6 @@ import plotly.graph_objects as go
 from numpy.typing import ArrayLike, NDArray
 from plotly.subplots import make_subplots
 
-from helpers.data.events import EVENT
 from helpers.lab.style import COLOURS, DASHES, INK, MARKERS, titled
 
 LOOKS = {
@@ -272,11 +271,3 @@ def sizes(
     first, last = sides[0], sides[-1]
     said = "; ".join(f"{name} ×{values[-1] / values[0]:,.3g}" for name, values in energy.items())
     return titled(figure, "When the sensor grows", f"Energy from {first} to {last} pixels a side: {said}.")
-
-
-def as_stream(t: ArrayLike, y: ArrayLike, x: ArrayLike, p: ArrayLike) -> NDArray:
-    """Columns as one structured array of dtype EVENT."""
-    stream = np.empty(len(np.asarray(t)), EVENT)
-    for name, values in (("t", t), ("y", y), ("x", x), ("p", p)):
-        stream[name] = np.asarray(values)
-    return stream

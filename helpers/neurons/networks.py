@@ -21,8 +21,8 @@ def mlp(dims: Sequence[int]) -> nn.Sequential:
     return nn.Sequential(*layers[:-1])
 
 
-def _over_time(layer: nn.Module, x: Tensor) -> Tensor:
-    """A layer without memory, on [T, B, …] at once."""
+def over_time(layer: nn.Module, x: Tensor) -> Tensor:
+    """A layer without memory on every timestep at once: x [T, B, …] is folded to [T*B, …] for it and unfolded again."""
     return layer(x.flatten(0, 1)).unflatten(0, x.shape[:2])
 
 
@@ -74,13 +74,13 @@ class SpikingMLP(nn.Module):
                 x = linear(x)
                 x = x.expand(timesteps, *x.shape)
             else:
-                x = _over_time(linear, x)
+                x = over_time(linear, x)
             if self.norms is not None:
-                x = _over_time(self.norms[index], x)
+                x = over_time(self.norms[index], x)
             x = neuron(x)
         if not self.neurons and still:
             return self.linears[-1](x).expand(timesteps, -1, -1)
-        return _over_time(self.linears[-1], x)
+        return over_time(self.linears[-1], x)
 
 
 def with_neurons(network: SpikingMLP, **settings) -> SpikingMLP:
@@ -136,7 +136,7 @@ class SpikingConvNet(nn.Module):
         if _timesteps(x, timesteps, 4):
             x = self.conv1(x.contiguous(memory_format=torch.channels_last)).expand(timesteps, -1, -1, -1, -1)
         else:
-            x = _over_time(self.conv1, x)
-        x = _over_time(self.pool, self.lif1(x))
-        x = _over_time(self.pool, self.lif2(_over_time(self.conv2, x)))
+            x = over_time(self.conv1, x)
+        x = over_time(self.pool, self.lif1(x))
+        x = over_time(self.pool, self.lif2(over_time(self.conv2, x)))
         return self.head(x.flatten(2))

@@ -44,11 +44,9 @@ def bill(net: TTFSNet, x: Tensor, until_decision: bool = True) -> Meter:
     meter.layers["encoder"].name = "encoder"
     decided = z.amin(1)
     for name, layer, given in zip(_names(net), net.layers, inputs, strict=True):
-        latest = torch.full_like(decided, layer.z_max)
-        limit = torch.minimum(decided, latest) if until_decision else latest
-        limit = limit.view(-1, *[1] * (given.dim() - 1))
         sent = given < layer.z_max
-        sent &= given <= limit
+        if until_decision:
+            sent &= given <= decided.view(-1, *[1] * (given.dim() - 1))
         meter.layers[name] = _layer(name, layer, sent)
     meter.not_counted += ["decay of synapses", "merging of skips"]
     return meter

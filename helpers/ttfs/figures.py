@@ -10,7 +10,7 @@ from plotly.subplots import make_subplots
 
 from helpers.lab.measures import overlap_coefficient
 from helpers.lab.style import COLOURS, DASHES, MARKERS, titled
-from helpers.ttfs.neuron import ttfs_neuron
+from helpers.ttfs.neuron import arrived, ttfs_neuron
 
 END = 6.0
 """The end of the time axis of a neuron, in synaptic time constants."""
@@ -19,14 +19,8 @@ LOOKS = {
     "add": (COLOURS["purple"], "diamond"),
     "concat": (COLOURS["vermilion"], "square"),
     "delay": (COLOURS["blue"], "star"),
-    "ANN": (COLOURS["ochre"], "triangle-up"),
 }
 NAMES = {"none": "no skip", "add": "added", "concat": "joined", "delay": "joined, delayed"}
-
-
-def arrived(elapsed: ArrayLike) -> np.ndarray:
-    """Share of a spike's weight that has come in after some time: 1 - e^-t, 0 before the spike."""
-    return 1 - np.exp(-np.clip(elapsed, 0, None))
 
 
 def potential(times: ArrayLike, weights: ArrayLike, threshold: float = 1.0) -> go.Figure:
@@ -39,7 +33,7 @@ def potential(times: ArrayLike, weights: ArrayLike, threshold: float = 1.0) -> g
     """
     times, weights = np.asarray(times, dtype=float), np.asarray(weights, dtype=float)
     clock = np.linspace(0, END, 241)
-    level = (weights * arrived(clock[:, None] - times)).sum(1)
+    level = (weights * arrived(torch.from_numpy(clock[:, None] - times)).numpy()).sum(1)
     moved = np.tile(times, (122, 1))
     moved[1:, 0] = np.linspace(0, END, 121)
     z = ttfs_neuron(torch.from_numpy(np.exp(moved)), torch.from_numpy(weights)[None], float(np.exp(END)), threshold)

@@ -37,6 +37,11 @@ def encode_ttfs(activation: Tensor, t_max: float) -> Tensor:
     return activation.relu().clamp(max=t_max).exp()
 
 
+def arrived(elapsed: Tensor) -> Tensor:
+    """Share of a spike's weight that has come in so long after it, in synaptic time constants: 1 - e^-t, 0 before it."""
+    return -torch.expm1(-elapsed.clamp(min=0))
+
+
 def _search(z: Tensor, weight: Tensor, threshold: float) -> tuple[Tensor, Tensor]:
     """Earliest valid candidate (infinite: none) and its W - θ, both [n, o], of inputs z [n, i] and weights [i, o]."""
     ordered, order = z.sort(dim=1)

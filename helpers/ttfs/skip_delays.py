@@ -237,7 +237,7 @@ def spike_stats(net: TTFSNet, x: Tensor, labels: Tensor | None = None) -> SpikeS
         int(((out.flatten(1) <= decided) & (out.flatten(1) < layer.z_max)).sum())
         for out, layer in zip(hidden, net.layers[:-1], strict=True)
     )
-    parts = [_spoken(net, *each) for each in branches]
+    parts = [_spoken(stage[-1].z_max, *each) for stage, each in zip(net.stages, branches, strict=False)]
     right = z.argmin(1) == labels  # a net that says nothing is not right by luck
     conv, skip, delayed = ([part[index] for part in parts] for index in range(3))
     return SpikeStats(
@@ -253,11 +253,8 @@ def spike_stats(net: TTFSNet, x: Tensor, labels: Tensor | None = None) -> SpikeS
     )
 
 
-def _spoken(net: TTFSNet, late: Tensor, early: Tensor, skipped: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Times of a stage's branches, nan for a neuron that stays silent (before any delay)."""
-    stage = next(s for s in net.stages if s[-1].weight.shape[0] == late.shape[1])
-    heard = early < stage[-1].z_max
-    return tuple(
-        z.log().masked_fill(~fired, torch.nan)
-        for z, fired in ((late, late < stage[-1].z_max), (early, heard), (skipped, heard))
-    )
+def _spoken(z_max: float, late: Tensor, early: Tensor, skipped: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Times of a stage's branches, nan for a neuron that stays silent (before any delay) in the stage's window."""
+    heard = early < z_max
+    pairs = ((late, late < z_max), (early, heard), (skipped, heard))
+    return tuple(z.log().masked_fill(~fired, torch.nan) for z, fired in pairs)

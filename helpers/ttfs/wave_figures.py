@@ -77,10 +77,9 @@ def wave(field: ArrayLike, source: Sequence[int], step: int, times: ArrayLike, c
     figure.update_yaxes(title="cell", dtick=1, range=[-0.6, len(times) - 0.4], row=1, col=2)
     figure.update_layout(height=440, margin_t=110)
     verdict = "right" if first == cell else f"wrong, it is cell {cell}"
-    verdict = "no cell speaks" if silent.all() else verdict
+    answer = "No cell speaks" if silent.all() else f"Cell {first} speaks first, at t = {times[first]:.2f}: {verdict}"
     place = f"Source at ({source[0]}, {source[1]}), field {step}."
-    said = f"{place} Cell {first} speaks first, at t = {times[first]:.2f}: {verdict}."
-    return titled(figure, "Where did it start?", said)
+    return titled(figure, "Where did it start?", f"{place} {answer}.")
 
 
 def guesses(true: ArrayLike, said: ArrayLike, rmse: float, mean_rmse: float) -> go.Figure:

@@ -14,13 +14,6 @@ from helpers.ttfs.skip_delays import SKIPS, TTFSNet
 STAGES = ["stage 1 conv 1", "stage 1 conv 2", "stage 2 conv 1", "stage 2 conv 2", "read-out"]
 
 
-@pytest.fixture(autouse=True)
-def seeded():
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        yield
-
-
 def images(count=3, side=8):
     return 2 * torch.rand(count, 1, side, side) - 1
 

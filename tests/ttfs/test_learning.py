@@ -10,13 +10,6 @@ from helpers.ttfs.skip_delays import SKIPS, TTFSNet, spike_stats, time_loss, ttf
 from helpers.ttfs.training import answers, learn
 
 
-@pytest.fixture(autouse=True)
-def seeded():
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        yield
-
-
 def problem(count=48):
     """Which half of the image is bright."""
     random = torch.Generator().manual_seed(0)

@@ -20,13 +20,6 @@ close = {"rtol": 1e-4, "atol": 0}
 quick = settings(max_examples=80, deadline=None, derandomize=True)
 
 
-@pytest.fixture(autouse=True)
-def seeded():
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        yield
-
-
 def golden(key):
     return torch.from_numpy(GOLDEN[key])
 

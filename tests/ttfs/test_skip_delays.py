@@ -28,13 +28,6 @@ Z_MAX = float(torch.tensor(4.0).exp())
 close = {"rtol": 1e-4, "atol": 0}
 
 
-@pytest.fixture(autouse=True)
-def seeded():
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        yield
-
-
 def golden(key):
     return torch.from_numpy(GOLDEN[key])
 
