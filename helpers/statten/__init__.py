@@ -1,0 +1,1 @@
+"""Chapter 3: attention over space and time, and convolutions in tensor-train form."""

@@ -1,0 +1,363 @@
+"""The spiking transformer around the attention: patches, blocks with membrane shortcuts, a vote over time.
+
+Parameters carry the names of the official code, so that its checkpoints load as they are.
+
+Source: D. Lee et al., "Spiking Transformer with Spatial-Temporal Attention", CVPR 2025, official code; the block and the
+patches are those of M. Yao et al., "Spike-driven Transformer", NeurIPS 2023.
+"""
+
+import copy
+
+import torch
+from torch import Tensor, nn
+
+from helpers.neurons.networks import over_time
+from helpers.statten.spatial_temporal_attention import (
+    ATTENTION_THRESHOLD,
+    check_chunks,
+    spatial_temporal_attention,
+    spike_driven_attention,
+    spiking_neuron,
+)
+
+MODES = ("statten", "sdt")
+
+
+def _pool() -> nn.MaxPool2d:
+    """The event mode's pool: a spike spreads to its neighbours."""
+    return nn.MaxPool2d(3, 1, 1)
+
+
+class SpikingSelfAttention(nn.Module):
+    """First half of a block: membranes in, membranes out; everything between is spikes.
+
+    Args:
+        dim: channels D.
+        heads: they share the channels evenly, in order.
+        chunk_size: timesteps that see each other.
+        scale: factor on the attention; None takes the official one: 1/H, with `dvs` 1/(H²·chunk_size).
+        mode: "statten", or "sdt" for the spike-driven attention that it is compared with.
+        dvs: for event streams: spikes spread over 3×3 before they attend, and the attention is added to its own input as
+            a gate, which leaves values in {0, 1, 2}.
+        tau: time constant of all neurons, in steps.
+
+    Raises:
+        ValueError: heads do not divide dim, chunk_size below 1, an unknown mode, or tau not above 1.
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        heads: int,
+        chunk_size: int,
+        scale: float | None = None,
+        mode: str = "statten",
+        dvs: bool = False,
+        tau: float = 2.0,
+    ) -> None:
+        super().__init__()
+        if heads < 1 or dim % heads:
+            raise ValueError(f"heads is {heads}, but it must be 1 or more and divide dim, which is {dim}.")
+        if mode not in MODES:
+            raise ValueError(f"mode is {mode!r}, but it must be one of {', '.join(MODES)}.")
+        if chunk_size < 1:
+            raise ValueError(f"chunk_size is {chunk_size}, but a chunk has at least 1 timestep.")
+        self.heads, self.chunk_size, self.scale, self.mode, self.dvs = heads, chunk_size, scale, mode, dvs
+        self.order = "kv"  # set it to "qk" to see what the other order costs; the result is the same
+        self.first_lif = spiking_neuron(tau=tau)
+        for name in "qkv":
+            setattr(self, f"{name}_conv", nn.Conv2d(dim, dim, 1, bias=False))
+            setattr(self, f"{name}_bn", nn.BatchNorm2d(dim))
+            setattr(self, f"{name}_lif", spiking_neuron(tau=tau))
+        self.attn_lif = spiking_neuron(ATTENTION_THRESHOLD, tau)
+        self.proj_conv, self.proj_bn = nn.Conv2d(dim, dim, 1), nn.BatchNorm2d(dim)
+        self.pool = _pool()
+
+    def qkv(self, spikes: Tensor) -> list[Tensor]:
+        """Queries, keys and values of spikes [T, B, D, H, W], each in {0, 1} and [T, B, h, N, d]."""
+        found = []
+        for name in "qkv":
+            layers = nn.Sequential(getattr(self, f"{name}_conv"), getattr(self, f"{name}_bn"))
+            fired = getattr(self, f"{name}_lif")(over_time(layers, spikes))
+            if self.dvs and self.mode == "statten":
+                fired = over_time(self.pool, fired)
+            found.append(self._to_heads(fired))
+        return found
+
+    def attend(self, spikes: Tensor) -> Tensor:
+        """The attention's own spikes, before projection and shortcut: [T, B, D, H, W]."""
+        height = spikes.shape[-2]
+        q, k, v = self.qkv(spikes)
+        if self.mode == "sdt":
+            if self.dvs:
+                product = over_time(self.pool, self._to_map(k * v, spikes.shape))
+                k, v = self._to_heads(product), torch.ones_like(v)
+            out = self._to_map(spike_driven_attention(q, k, v, self.attn_lif), spikes.shape)
+            return over_time(self.pool, out) if self.dvs else out
+        scale = self.scale
+        if scale is None:
+            scale = 1 / (height**2 * self.chunk_size) if self.dvs else 1 / height
+        attended = spatial_temporal_attention(q, k, v, self.chunk_size, scale, self.order)
+        out = self.attn_lif(self._to_map(attended, spikes.shape))
+        if self.dvs:
+            gate = over_time(self.pool, spikes)
+            out = out * gate + gate
+        return out
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Membranes [T, B, D, H, W] -> [T, B, D, H, W].
+
+        Raises:
+            ValueError: x has no five axes, or its timesteps are no multiple of chunk_size.
+        """
+        _check_map(x)
+        if self.mode == "statten":
+            check_chunks(len(x), self.chunk_size)
+        attended = self.attend(self.first_lif(x))
+        return over_time(nn.Sequential(self.proj_conv, self.proj_bn), attended) + x
+
+    def _to_heads(self, x: Tensor) -> Tensor:
+        return x.flatten(3).unflatten(2, (self.heads, -1)).transpose(-2, -1)  # (T, B, h, N, d)
+
+    @staticmethod
+    def _to_map(x: Tensor, shape: torch.Size) -> Tensor:
+        return x.transpose(-2, -1).reshape(shape)
+
+
+class SpikingMLP(nn.Module):
+    """Second half of a block: LIF – 1×1 convolution – norm, twice, around a wider middle, and a shortcut.
+
+    Args:
+        dim: channels in and out.
+        hidden: channels between; where they equal dim, the official code adds a second shortcut, and so do we.
+        tau: time constant of the neurons, in steps.
+    """
+
+    def __init__(self, dim: int, hidden: int, tau: float = 2.0) -> None:
+        super().__init__()
+        self.fc1_lif, self.fc2_lif = spiking_neuron(tau=tau), spiking_neuron(tau=tau)
+        self.fc1_conv, self.fc1_bn = nn.Conv2d(dim, hidden, 1), nn.BatchNorm2d(hidden)
+        self.fc2_conv, self.fc2_bn = nn.Conv2d(hidden, dim, 1), nn.BatchNorm2d(dim)
+        self.inner_shortcut = hidden == dim
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Membranes [T, B, D, H, W] -> [T, B, D, H, W]."""
+        middle = over_time(nn.Sequential(self.fc1_conv, self.fc1_bn), self.fc1_lif(x))
+        if self.inner_shortcut:
+            x = middle = middle + x
+        return over_time(nn.Sequential(self.fc2_conv, self.fc2_bn), self.fc2_lif(middle)) + x
+
+
+class STAttenBlock(nn.Module):
+    """Attention, then the MLP, each with a shortcut from membrane to membrane. Arguments as for `SpikingSelfAttention`.
+
+    Args:
+        mlp_ratio: hidden channels of the MLP over dim.
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        heads: int,
+        chunk_size: int,
+        scale: float | None = None,
+        mlp_ratio: float = 4.0,
+        mode: str = "statten",
+        dvs: bool = False,
+        tau: float = 2.0,
+    ) -> None:
+        super().__init__()
+        self.attn = SpikingSelfAttention(dim, heads, chunk_size, scale, mode, dvs, tau)
+        self.mlp = SpikingMLP(dim, int(dim * mlp_ratio), tau)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Membranes [T, B, D, H, W] -> [T, B, D, H, W]; errors as `SpikingSelfAttention`."""
+        return self.mlp(self.attn(x))
+
+
+class PatchEmbedding(nn.Module):
+    """Pictures become tokens: four 3×3 convolutions with neurons between, and a learned word about position.
+
+    Widths D/8, D/4, D/2, D. The result is a membrane, not spikes: the last convolution plus a convolution of its spikes.
+
+    Args:
+        in_channels: of the pictures.
+        dim: channels D, divisible by 8.
+        pooling_stat: after which of the four convolutions to halve the picture, "0011" as for CIFAR-10.
+        tau: time constant of the neurons, in steps.
+
+    Raises:
+        ValueError: dim not divisible by 8, or a pooling_stat that is not four digits 0 or 1.
+    """
+
+    def __init__(self, in_channels: int, dim: int, pooling_stat: str = "0011", tau: float = 2.0) -> None:
+        super().__init__()
+        if dim % 8 or dim < 8:
+            raise ValueError(f"dim is {dim}, but the first convolution has dim/8 channels: it must be divisible by 8.")
+        if len(pooling_stat) != 4 or set(pooling_stat) - {"0", "1"}:
+            raise ValueError(f"pooling_stat is {pooling_stat!r}, but it must be four digits, each 0 or 1.")
+        widths = (in_channels, dim // 8, dim // 4, dim // 2, dim)
+        for index, tail in enumerate(("", "1", "2", "3")):
+            setattr(self, f"proj_conv{tail}", nn.Conv2d(widths[index], widths[index + 1], 3, 1, 1, bias=False))
+            setattr(self, f"proj_bn{tail}", nn.BatchNorm2d(widths[index + 1]))
+            setattr(self, f"proj_lif{tail}", spiking_neuron(tau=tau))
+        self.pools = [digit == "1" for digit in pooling_stat]
+        self.pool = nn.MaxPool2d(3, 2, 1)
+        self.rpe_conv, self.rpe_bn = nn.Conv2d(dim, dim, 3, 1, 1, bias=False), nn.BatchNorm2d(dim)
+
+    def forward(self, x: Tensor, timesteps: int) -> Tensor:
+        """Membranes [T, B, D, H', W'] of still pictures [B, C, H, W] or of a sequence [T, B, C, H, W].
+
+        The first convolution of a still picture is the same in every step, so it is computed once.
+        """
+        for index, tail in enumerate(("", "1", "2", "3")):
+            layers = nn.Sequential(getattr(self, f"proj_conv{tail}"), getattr(self, f"proj_bn{tail}"))
+            still = index == 0 and x.dim() == 4
+            x = layers(x).expand(timesteps, -1, -1, -1, -1) if still else over_time(layers, x)
+            last = index == 3
+            if not last:
+                x = getattr(self, f"proj_lif{tail}")(x)
+            if self.pools[index]:
+                x = over_time(self.pool, x)
+        spikes = self.proj_lif3(x)
+        return x + over_time(nn.Sequential(self.rpe_conv, self.rpe_bn), spikes)
+
+
+class SpikingTransformer(nn.Module):
+    """Patches, `depth` blocks, the mean over the picture, one more neuron, and a linear vote in every timestep.
+
+    Args:
+        in_channels: of the pictures.
+        dim: channels D, divisible by 8 and by heads.
+        depth: blocks.
+        heads: of the attention.
+        timesteps: T.
+        chunk_size: timesteps that see each other; it divides T.
+        num_classes: outputs.
+        pooling_stat, mlp_ratio, mode, dvs, tau: see `PatchEmbedding` and `SpikingSelfAttention`.
+
+    Raises:
+        ValueError: chunk_size does not divide timesteps, or as the parts say.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        dim: int,
+        depth: int,
+        heads: int,
+        timesteps: int,
+        chunk_size: int,
+        num_classes: int,
+        pooling_stat: str = "0011",
+        mlp_ratio: float = 4.0,
+        mode: str = "statten",
+        dvs: bool = False,
+        tau: float = 2.0,
+    ) -> None:
+        super().__init__()
+        check_chunks(timesteps, chunk_size)
+        self.timesteps = timesteps
+        self.patch_embed = PatchEmbedding(in_channels, dim, pooling_stat, tau)
+        settings = {"mlp_ratio": mlp_ratio, "mode": mode, "dvs": dvs, "tau": tau}
+        self.block = nn.ModuleList(STAttenBlock(dim, heads, chunk_size, **settings) for _ in range(depth))
+        self.head_lif = spiking_neuron(tau=tau)
+        self.head = nn.Linear(dim, num_classes)
+        self.apply(_initialise)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Votes [T, B, classes] of still pictures [B, C, H, W] or a sequence [T, B, C, H, W]; their mean is the answer.
+
+        Raises:
+            ValueError: x is neither, or a sequence that has not `timesteps` steps.
+        """
+        if x.dim() not in (4, 5) or (x.dim() == 5 and len(x) != self.timesteps):
+            raise ValueError(
+                f"x has shape {tuple(x.shape)}, but pictures [B, C, H, W] or a sequence [{self.timesteps}, B, C, H, W] "
+                "are needed: put time first."
+            )
+        x = self.patch_embed(x, self.timesteps)
+        for block in self.block:
+            x = block(x)
+        return self.head(self.head_lif(x.flatten(3).mean(3)))
+
+
+def with_timesteps(net: SpikingTransformer, timesteps: int, chunk_size: int) -> SpikingTransformer:
+    """A copy of the net that shares its weights and runs for other timesteps in other chunks.
+
+    Raises:
+        ValueError: chunk_size does not divide timesteps.
+    """
+    check_chunks(timesteps, chunk_size)
+    # Tensors are handed on as they are; modules are copied, since each attention knows its own chunk.
+    shared = {id(t): t for t in [*net.parameters(), *net.buffers()]}
+    other = copy.deepcopy(net, memo=shared)
+    other.timesteps = timesteps
+    for block in other.block:
+        block.attn.chunk_size = chunk_size
+    return other
+
+
+class SequenceTransformer(nn.Module):
+    """One block on a sequence of token sets instead of pictures: the smallest net that can be asked to remember.
+
+    Linear and norm, one `STAttenBlock`, the mean over tokens, one more neuron, a linear vote in every timestep.
+
+    Args:
+        in_channels: values a token.
+        dim, heads, chunk_size, mode, tau: as for `SpikingSelfAttention`.
+        num_classes: outputs.
+        scale: of the attention, the same for every chunk.
+        mlp_ratio: hidden channels of the MLP over dim.
+        timesteps: give it to add a learned vector for each timestep; None for nets that do not know the time.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        dim: int,
+        heads: int,
+        chunk_size: int,
+        num_classes: int = 2,
+        scale: float = 1 / 8,
+        mlp_ratio: float = 2.0,
+        timesteps: int | None = None,
+        mode: str = "statten",
+        tau: float = 2.0,
+    ) -> None:
+        super().__init__()
+        self.embed, self.norm = nn.Linear(in_channels, dim, bias=False), nn.BatchNorm1d(dim)
+        self.time = nn.Parameter(torch.randn(timesteps, dim)) if timesteps else None
+        self.block = STAttenBlock(dim, heads, chunk_size, scale, mlp_ratio, mode, tau=tau)
+        self.head_lif = spiking_neuron(tau=tau)
+        self.head = nn.Linear(dim, num_classes)
+
+    def embedded(self, x: Tensor) -> Tensor:
+        """Membranes [T, B, D, 1, N] of tokens [T, B, N, channels]."""
+        if x.dim() != 4:
+            raise ValueError(f"x has shape {tuple(x.shape)}, but tokens [T, B, N, channels] are needed.")
+        tokens = self.embed(x)
+        tokens = self.norm(tokens.flatten(0, 2)).view_as(tokens)
+        if self.time is not None:
+            tokens = tokens + self.time[:, None, None]
+        return tokens.transpose(2, 3).unsqueeze(3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Votes [T, B, classes] of tokens [T, B, N, channels].
+
+        Raises:
+            ValueError: x has no four axes, or its timesteps are no multiple of chunk_size.
+        """
+        return self.head(self.head_lif(self.block(self.embedded(x)).flatten(3).mean(3)))
+
+
+def _initialise(module: nn.Module) -> None:
+    if isinstance(module, nn.Conv2d):
+        nn.init.trunc_normal_(module.weight, std=0.02)
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)
+
+
+def _check_map(x: Tensor) -> None:
+    if x.dim() != 5:
+        raise ValueError(f"x has shape {tuple(x.shape)}, but membranes [T, B, D, H, W] are needed: put time first.")
