@@ -70,7 +70,8 @@ def row_by_row(images: Tensor, tokens: int = 2) -> Tensor:
     Raises:
         ValueError: images of another shape, or tokens that do not divide the side.
     """
-    if images.dim() != 4 or images.shape[1] != 1 or images.shape[2] != images.shape[3] or images.shape[3] % tokens:
+    square = images.dim() == 4 and images.shape[1] == 1 and images.shape[2] == images.shape[3]
+    if not square or tokens < 1 or images.shape[3] % tokens:
         raise ValueError(
             f"images have shape {tuple(images.shape)} and tokens is {tokens}, but [B, 1, side, side] and a number of tokens "
             "that divides the side are needed."

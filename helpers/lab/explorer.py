@@ -91,7 +91,9 @@ class Explorer:
         for value in control.grid():
             drawn = self.draw(**{**self.defaults, self.over: value})
             name = str(value)
-            layout = {key: part for key, part in drawn.layout.to_plotly_json().items() if key != "template"}
+            # Not the height and the margins: with the slider the whole figure is taller than what was drawn.
+            same = ("template", "height", "margin")
+            layout = {key: part for key, part in drawn.layout.to_plotly_json().items() if key not in same}
             frames.append(go.Frame(name=name, data=drawn.data, layout=layout))
             move = {"mode": "immediate", "frame": {"duration": 0, "redraw": True}, "transition": {"duration": 0}}
             steps.append(

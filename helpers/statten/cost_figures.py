@@ -53,7 +53,7 @@ def prices(timesteps: int, tokens: int, dim: int, heads: int, chunk: int, rate: 
     ends = [2 * dim, 2 * dim * lengths[-1]]
     line = {"color": COLOURS["green"], "dash": "dot"}
     figure.add_scatter(x=[width] * 2, y=ends, mode="lines", name="c·N = d", line=line, row=1, col=2)
-    top = 1.2 * max(macs.values()) / 1e6
+    top = 1.35 * max(macs.values()) / 1e6
     figure.update_yaxes(title="multiply-adds a sample [millions]", range=[0, top], row=1, col=1)
     figure.update_traces(textposition="outside", selector={"type": "bar"})
     figure.update_xaxes(title="tokens that see each other, c·N", type="log", dtick=1, row=1, col=2)
@@ -71,7 +71,13 @@ def prices(timesteps: int, tokens: int, dim: int, heads: int, chunk: int, rate: 
 
 
 def votes(
-    image: ArrayLike, logits: ArrayLike, label: int, accuracy: ArrayLike, microjoules: ArrayLike, timesteps: int
+    image: ArrayLike,
+    logits: ArrayLike,
+    label: int,
+    accuracy: ArrayLike,
+    microjoules: ArrayLike,
+    timesteps: int,
+    pictures: int,
 ) -> go.Figure:
     """A picture, what a net thinks of it after some timesteps, and what more of them buy.
 
@@ -81,6 +87,7 @@ def votes(
         label: the true class.
         accuracy, microjoules: of the net on held-out pictures, for 1, 2, … timesteps.
         timesteps: T.
+        pictures: how many held-out ones the curves are of.
     """
     mean = np.asarray(logits, dtype=float).mean(0)
     answer = int(mean.argmax())
@@ -126,7 +133,7 @@ def votes(
     figure.update_yaxes(title="µJ a picture", **right, row=1, col=3, secondary_y=True)
     figure.update_layout(height=430, margin_t=130, legend_y=1.12)
     said = (
-        f"{timesteps} timestep{'s' * (timesteps > 1)}: it says {answer}, it is {label}. Over all held-out pictures "
+        f"{timesteps} timestep{'s' * (timesteps > 1)}: it says {answer}, it is {label}. Over {pictures} held-out pictures "
         f"{accuracy[timesteps - 1]:.1f} % right for {microjoules[timesteps - 1]:.2f} µJ each (arithmetic)."
     )
     return titled(figure, "How long to look?", said)

@@ -89,7 +89,7 @@ def _bridges(figure: go.Figure, curves: Mapping, spread: Mapping | None, place: 
         values = 100 * np.asarray(values, dtype=float)
         error = {"array": 100 * np.asarray(spread[chunk], dtype=float), "thickness": 1.5} if spread else None
         figure.add_scatter(
-            x=np.arange(len(values)),
+            x=np.arange(len(values)) + 0.05 * (index - 1.5),  # side by side where they agree
             y=values,
             error_y=error,
             mode="lines+markers",
@@ -105,8 +105,14 @@ def _bridges(figure: go.Figure, curves: Mapping, spread: Mapping | None, place: 
             line = {"color": COLOURS[colour], "dash": DASHES[index], "width": 1.5}
             where = {"annotation_position": "bottom right", **place}
             figure.add_vline(x=chunk - 1.5 + 0.04 * index, line=line, annotation=text, **where)
+    _coin(figure, **place)
     figure.update_xaxes(title="delay between cue and probe [timesteps]", dtick=1, range=[-0.3, 6.3], **place)
     figure.update_yaxes(title="accuracy [%]", range=[43, 101], **place)
+
+
+def _coin(figure: go.Figure, **place) -> None:
+    line = {"color": INK, "dash": "dot", "width": 1}
+    figure.add_hline(y=50, line=line, annotation={"text": "a coin", "font": {"color": INK}}, **place)
 
 
 def fold(
@@ -173,6 +179,7 @@ def membranes(lines: Mapping[str, tuple], live: tuple | None = None) -> go.Figur
             line={"color": COLOURS[("grey", "vermilion", "blue")[index % 3]], "dash": DASHES[index], "width": 3},
             marker={"symbol": MARKERS[index], "size": 9},
         )
+    _coin(figure)
     if live:
         marker = {"size": 16, "symbol": "square-open", "color": COLOURS["vermilion"], "line": {"width": 3}}
         figure.add_scatter(

@@ -9,6 +9,7 @@ Residual Learning", IEEE TNNLS 2024 (MS-ResNet).
 
 import copy
 from collections.abc import Callable, Sequence
+from numbers import Integral
 
 import torch
 from torch import Tensor, nn
@@ -16,7 +17,7 @@ from torch import Tensor, nn
 from helpers.neurons.lif import LIF
 from helpers.neurons.networks import over_time
 from helpers.neurons.surrogates import rectangle
-from helpers.statten.tensor_train import MODES, TTConv2d, merge_ttconv
+from helpers.statten.tensor_train import MODES, MergedConv2d, TTConv2d, merge_ttconv
 
 THRESHOLD = 0.5
 FIRST_NORM, SECOND_NORM = THRESHOLD, 0.2 * THRESHOLD
@@ -110,7 +111,7 @@ class MSResNet(nn.Module):
 
     Args:
         in_channels: of the pictures.
-        widths: channels of each stage; each after the first halves the picture.
+        widths: channels of each stage; where they change, the picture is halved.
         blocks: how many a stage has; (2, 2, 2, 2) is the 18-layer net, (3, 4, 6, 3) the one of 34.
         ranks: of the cores, one for every stage, or a function of a convolution's channels in and out; unused when dense.
         num_classes: outputs.
@@ -159,7 +160,7 @@ class MSResNet(nn.Module):
         Raises:
             ValueError: x has not four axes, or timesteps is below 1.
         """
-        if x.dim() != 4 or timesteps < 1:
+        if x.dim() != 4 or not isinstance(timesteps, Integral) or timesteps < 1:
             raise ValueError(
                 f"x has shape {tuple(x.shape)} and timesteps is {timesteps}, but pictures [B, C, H, W] and at least 1 step "
                 "are needed."
@@ -169,8 +170,8 @@ class MSResNet(nn.Module):
         return self.head(x.mean((3, 4)).mean(0))
 
     def block_convolutions(self) -> list[tuple[str, nn.Module]]:
-        """The 3×3 convolutions of all blocks, dense or as trains, with their names."""
-        kinds = (TTConv2d, OverTime)
+        """The 3×3 convolutions of all blocks, dense, as trains or merged, with their names."""
+        kinds = (TTConv2d, MergedConv2d, OverTime)
         return [
             (f"blocks.{name}", module)
             for name, module in self.blocks.named_modules()

@@ -3,12 +3,15 @@
 Source: D. Lee et al., "TT-SNN", DATE 2024 (abstract and official code); the schedule is derived from the pipelines.
 """
 
-from helpers.statten.tensor_train import MODES
+from numbers import Integral
+
+from helpers.statten.tensor_train import MODES, full_timesteps
 
 
-def _check(i: int, o: int, r: int, mode: str) -> None:
-    if min(i, o, r) < 1:
-        raise ValueError(f"channels are {i} and {o} and the rank is {r}, but all must be at least 1.")
+def _check(mode: str, **numbers: int) -> None:
+    if wrong := {name: n for name, n in numbers.items() if not isinstance(n, Integral) or n < 1}:
+        name, value = next(iter(wrong.items()))
+        raise ValueError(f"{name} is {value}, but it must be a whole number of at least 1.")
     if mode not in MODES:
         raise ValueError(f"mode is {mode!r}, but it must be one of {', '.join(MODES)}.")
 
@@ -19,7 +22,7 @@ def tt_param_count(i: int, o: int, r: int) -> int:
     Raises:
         ValueError: a number below 1.
     """
-    _check(i, o, r, "stt")
+    _check("stt", i=i, o=o, r=r)
     return r * (i + o) + 6 * r * r
 
 
@@ -36,19 +39,9 @@ def tt_macs(i: int, o: int, r: int, h: int, w: int, steps: int, full_steps: int 
     Raises:
         ValueError: a number below 1, full_steps outside [0, steps], an unknown mode.
     """
-    full = _full(steps, full_steps, mode)
+    _check(mode, i=i, o=o, r=r, h=h, w=w, steps=steps)
+    full = full_timesteps(mode, full_steps, steps)
     return h * w * (full * tt_param_count(i, o, r) + (steps - full) * r * (i + o))
-
-
-def _full(steps: int, full_steps: int | None, mode: str) -> int:
-    _check(1, 1, 1, mode)
-    if steps < 1 or not 0 <= (full_steps or 0) <= steps:
-        raise ValueError(
-            f"steps is {steps} and full_steps {full_steps}, but 1 or more and one in [0, steps] are needed."
-        )
-    if mode != "htt":
-        return steps
-    return -(-steps // 2) if full_steps is None else full_steps
 
 
 def pipeline_schedule(
@@ -75,8 +68,8 @@ def pipeline_schedule(
     """
     import pandas as pd
 
-    _check(i, o, r, mode)
-    full = _full(steps, full_steps, mode)
+    _check(mode, i=i, o=o, r=r, steps=steps)
+    full = full_timesteps(mode, full_steps, steps)
     if arrays not in (1, 2):
         raise ValueError(f"arrays is {arrays}, but the schedule knows 1 or 2.")
     rows, clock = [], 0

@@ -12,6 +12,8 @@ Source: D. Lee, Y. Li, Y. Kim, S. Xiao, P. Panda, "Spiking Transformer with Spat
 and its official code.
 """
 
+from numbers import Integral
+
 import torch
 from torch import Tensor
 
@@ -55,7 +57,7 @@ def check_chunks(timesteps: int, chunk_size: int) -> None:
     Raises:
         ValueError: chunk_size is no whole number from 1 to timesteps, or does not divide it.
     """
-    if isinstance(chunk_size, bool) or not isinstance(chunk_size, int) or not 1 <= chunk_size <= timesteps:
+    if isinstance(chunk_size, bool) or not isinstance(chunk_size, Integral) or not 1 <= chunk_size <= timesteps:
         raise ValueError(
             f"chunk_size is {chunk_size}, but it must be a whole number from 1 to the {timesteps} timesteps."
         )
@@ -69,7 +71,15 @@ def check_chunks(timesteps: int, chunk_size: int) -> None:
 
 def _check_rank(name: str, x: Tensor) -> None:
     if x.dim() != 5:
-        raise ValueError(f"{name} has shape {tuple(x.shape)}, but five axes are needed: see the docstring for them.")
+        raise ValueError(f"{name} has shape {tuple(x.shape)}, but five axes are needed, time first and tokens fourth.")
+
+
+def _check_alike(q: Tensor, k: Tensor, v: Tensor) -> None:
+    _check_rank("q", q)
+    if not q.shape == k.shape == v.shape:
+        raise ValueError(
+            f"q, k and v have shapes {tuple(q.shape)}, {tuple(k.shape)} and {tuple(v.shape)}, but they must be equal."
+        )
 
 
 def fold_chunks(x: Tensor, chunk_size: int) -> Tensor:
@@ -132,10 +142,7 @@ def spatial_temporal_attention(
     """
     if order not in ORDERS:
         raise ValueError(f"order is {order!r}, but it must be one of {', '.join(ORDERS)}.")
-    if not q.shape == k.shape == v.shape:
-        raise ValueError(
-            f"q, k and v have shapes {tuple(q.shape)}, {tuple(k.shape)} and {tuple(v.shape)}, but they must be equal."
-        )
+    _check_alike(q, k, v)
     folded_q, folded_k, folded_v = (fold_chunks(x, chunk_size) for x in (q, k, v))
     if order == "kv":
         out = folded_q @ (folded_k.transpose(-2, -1) @ folded_v)
@@ -161,11 +168,7 @@ def spike_driven_attention(q: Tensor, k: Tensor, v: Tensor, neuron: LIF) -> Tens
 
     Source: M. Yao et al., "Spike-driven Transformer", NeurIPS 2023, as the official code of STAtten has it.
     """
-    _check_rank("q", q)
-    if not q.shape == k.shape == v.shape:
-        raise ValueError(
-            f"q, k and v have shapes {tuple(q.shape)}, {tuple(k.shape)} and {tuple(v.shape)}, but they must be equal."
-        )
+    _check_alike(q, k, v)
     return q * neuron((k * v).sum(-2, keepdim=True))
 
 

@@ -1,12 +1,14 @@
 """The spiking transformer around the attention: patches, blocks with membrane shortcuts, a vote over time.
 
-Parameters carry the names of the official code, so that its checkpoints load as they are.
+Parameters carry the names of the official code, so that its checkpoints load (with strict=False: it also stores parts
+that it builds and never applies).
 
 Source: D. Lee et al., "Spiking Transformer with Spatial-Temporal Attention", CVPR 2025, official code; the block and the
 patches are those of M. Yao et al., "Spike-driven Transformer", NeurIPS 2023.
 """
 
 import copy
+from numbers import Integral
 
 import torch
 from torch import Tensor, nn
@@ -38,7 +40,7 @@ class SpikingSelfAttention(nn.Module):
         scale: factor on the attention; None takes the official one: 1/H, with `dvs` 1/(H²·chunk_size).
         mode: "statten", or "sdt" for the spike-driven attention that it is compared with.
         dvs: for event streams: spikes spread over 3×3 before they attend, and the attention is added to its own input as
-            a gate, which leaves values in {0, 1, 2}.
+            a gate, which leaves values in {0, 1, 2}. With "sdt" there were no reference vectors to compare with.
         tau: time constant of all neurons, in steps.
 
     Raises:
@@ -60,8 +62,8 @@ class SpikingSelfAttention(nn.Module):
             raise ValueError(f"heads is {heads}, but it must be 1 or more and divide dim, which is {dim}.")
         if mode not in MODES:
             raise ValueError(f"mode is {mode!r}, but it must be one of {', '.join(MODES)}.")
-        if chunk_size < 1:
-            raise ValueError(f"chunk_size is {chunk_size}, but a chunk has at least 1 timestep.")
+        if not isinstance(chunk_size, Integral) or chunk_size < 1:
+            raise ValueError(f"chunk_size is {chunk_size}, but a chunk is a whole number of timesteps, at least 1.")
         self.heads, self.chunk_size, self.scale, self.mode, self.dvs = heads, chunk_size, scale, mode, dvs
         self.order = "kv"  # set it to "qk" to see what the other order costs; the result is the same
         self.first_lif = spiking_neuron(tau=tau)
@@ -141,7 +143,12 @@ class SpikingMLP(nn.Module):
         self.inner_shortcut = hidden == dim
 
     def forward(self, x: Tensor) -> Tensor:
-        """Membranes [T, B, D, H, W] -> [T, B, D, H, W]."""
+        """Membranes [T, B, D, H, W] -> [T, B, D, H, W].
+
+        Raises:
+            ValueError: x has no five axes.
+        """
+        _check_map(x)
         middle = over_time(nn.Sequential(self.fc1_conv, self.fc1_bn), self.fc1_lif(x))
         if self.inner_shortcut:
             x = middle = middle + x
@@ -336,6 +343,8 @@ class SequenceTransformer(nn.Module):
         """Membranes [T, B, D, 1, N] of tokens [T, B, N, channels]."""
         if x.dim() != 4:
             raise ValueError(f"x has shape {tuple(x.shape)}, but tokens [T, B, N, channels] are needed.")
+        if self.time is not None and len(x) != len(self.time):
+            raise ValueError(f"x has {len(x)} timesteps, but this net was made for timesteps={len(self.time)}.")
         tokens = self.embed(x)
         tokens = self.norm(tokens.flatten(0, 2)).view_as(tokens)
         if self.time is not None:
@@ -346,7 +355,8 @@ class SequenceTransformer(nn.Module):
         """Votes [T, B, classes] of tokens [T, B, N, channels].
 
         Raises:
-            ValueError: x has no four axes, or its timesteps are no multiple of chunk_size.
+            ValueError: x has no four axes, its timesteps are no multiple of chunk_size, or a net that knows the time was
+                made for another number of them.
         """
         return self.head(self.head_lif(self.block(self.embedded(x)).flatten(3).mean(3)))
 

@@ -15,6 +15,8 @@ Neural Network Training", DATE 2024, official code; I. Oseledets, "Tensor-Train 
 2011, algorithm 1 (TT-SVD).
 """
 
+from numbers import Integral
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -26,9 +28,26 @@ Cores = tuple[Tensor, Tensor, Tensor, Tensor]
 
 
 def _check_rank(rank: int) -> int:
-    if isinstance(rank, bool) or not isinstance(rank, int) or rank < 1:
+    if isinstance(rank, bool) or not isinstance(rank, Integral) or rank < 1:
         raise ValueError(f"rank is {rank!r}, but it must be a whole number of at least 1.")
     return rank
+
+
+def full_timesteps(mode: str, full_steps: int | None, timesteps: int) -> int:
+    """How many of the timesteps run all four cores: all, but for "htt" the first `full_steps` (None: half, rounded up).
+
+    Raises:
+        ValueError: full_steps is no whole number in [0, timesteps].
+    """
+    if mode != "htt":
+        return timesteps
+    if full_steps is None:
+        return -(-timesteps // 2)
+    if isinstance(full_steps, bool) or not isinstance(full_steps, Integral) or not 0 <= full_steps <= timesteps:
+        raise ValueError(
+            f"full_steps is {full_steps}, but it must be a whole number in [0, {timesteps}], the timesteps."
+        )
+    return full_steps
 
 
 def _check_kernel(weight: Tensor) -> None:
@@ -53,7 +72,7 @@ def tt_svd(weight: Tensor, rank: int | tuple[int, int, int]) -> Cores:
     Source: Oseledets 2011, algorithm 1, on axes in the order (I, rows, columns, O).
     """
     _check_kernel(weight)
-    ranks = (rank,) * 3 if isinstance(rank, int) else tuple(rank)
+    ranks = tuple(rank) if isinstance(rank, tuple | list) else (_check_rank(rank),) * 3
     if len(ranks) != 3:
         raise ValueError(f"rank is {rank!r}, but one number or three are needed.")
     sizes = (weight.shape[1], 3, 3, weight.shape[0])
@@ -85,7 +104,9 @@ def cross_cores(weight: Tensor, rank: int) -> Cores:
     """Cores for the parallel pipeline, whose kernel is a cross: the five taps of the cross in a common rank-r frame.
 
     The frames of outputs and inputs are the leading directions of the five taps together (a truncated Tucker
-    decomposition); at full rank the cross is exact. The four corners of the kernel are lost at any rank.
+    decomposition); at rank I = O the cross is exact. The four corners of the kernel are lost at any rank. Of all cores
+    with this cross we take those whose first and last make up the centre tap, which is what "htt" is left with in its
+    later timesteps; where the centre is too close to singular for that, its first and last are just the frames.
 
     Args:
         weight: [O, I, 3, 3].
@@ -103,10 +124,15 @@ def cross_cores(weight: Tensor, rank: int) -> Cores:
     taps = torch.stack([weight[:, :, a, b] for a, b in ((0, 1), (1, 1), (2, 1), (1, 0), (1, 2))])
     outputs = torch.linalg.svd(taps.permute(1, 0, 2).flatten(1), full_matrices=False)[0][:, :rank]
     inputs = torch.linalg.svd(taps.permute(2, 0, 1).flatten(1), full_matrices=False)[0][:, :rank]
-    above, centre, below, left, right = outputs.t() @ taps @ inputs
+    middle = outputs.t() @ taps @ inputs
+    first = inputs.t()
+    if torch.linalg.cond(middle[1]) < 1e4:
+        # centre @ inputsᵀ goes into the first core, so its inverse into what follows.
+        first, middle = middle[1] @ first, torch.linalg.solve(middle[1], middle, left=False)
+    above, centre, below, left, right = middle
     # Each branch is halved by the pipeline, and both own the centre.
     return (
-        inputs.t()[:, :, None, None].contiguous(),
+        first[:, :, None, None].contiguous(),
         torch.stack([2 * above, centre, 2 * below], -1)[..., None].contiguous(),
         torch.stack([2 * left, centre, 2 * right], -1)[:, :, None].contiguous(),
         outputs[:, :, None, None].contiguous(),
@@ -141,11 +167,10 @@ class TTConv2d(nn.Module):
         super().__init__()
         if mode not in MODES:
             raise ValueError(f"mode is {mode!r}, but it must be one of {', '.join(MODES)}.")
-        if min(in_channels, out_channels) < 1 or (full_steps is not None and full_steps < 0):
-            raise ValueError(
-                f"channels are {in_channels} and {out_channels} and full_steps is {full_steps}, but channels must be at "
-                "least 1 and full_steps at least 0."
-            )
+        if min(in_channels, out_channels) < 1:
+            raise ValueError(f"channels are {in_channels} and {out_channels}, but both must be at least 1.")
+        if full_steps is not None:
+            full_timesteps(mode, full_steps, max(full_steps, 0))
         _check_rank(rank)
         self.rank, self.mode, self.downsample, self.full_steps = rank, mode, downsample, full_steps
         self.first_layer = nn.Conv2d(in_channels, rank, 1, bias=False)
@@ -166,13 +191,7 @@ class TTConv2d(nn.Module):
         Raises:
             ValueError: full_steps is more than there are.
         """
-        if self.mode != "htt":
-            return timesteps
-        if self.full_steps is None:
-            return -(-timesteps // 2)
-        if self.full_steps > timesteps:
-            raise ValueError(f"full_steps is {self.full_steps}, but it must lie in [0, {timesteps}], the timesteps.")
-        return self.full_steps
+        return full_timesteps(self.mode, self.full_steps, timesteps)
 
     def forward(self, x: Tensor) -> Tensor:
         """Spikes [T, B, I, H, W] -> currents [T, B, O, H, W], half the side with `downsample`.
@@ -198,13 +217,16 @@ class TTConv2d(nn.Module):
     def from_dense(
         cls, conv: nn.Conv2d, rank: int, mode: str = "stt", downsample: bool = False, full_steps: int | None = None
     ) -> "TTConv2d":
-        """The layer whose cores come nearest to a trained 3×3 convolution: `tt_svd`, or `cross_cores` for "ptt" and "htt".
+        """The layer whose cores follow a trained 3×3 convolution: `tt_svd`, or `cross_cores` for "ptt" and "htt".
+
+        The rank is the same at all bonds, so a kernel without structure is not reproduced even at the largest one.
 
         Raises:
-            ValueError: conv is no 3×3 convolution with padding 1, stride 1, no groups and no bias; rank exceeds min(I, O).
+            ValueError: conv is no 3×3 convolution with zero padding 1, stride 1, no groups and no bias; rank exceeds
+                min(I, O).
         """
         plain = (conv.padding, conv.stride, conv.dilation, conv.groups) == ((1, 1), (1, 1), (1, 1), 1)
-        if not plain or conv.bias is not None:
+        if not plain or conv.bias is not None or conv.padding_mode != "zeros":
             raise ValueError(f"conv is {conv}, but a 3×3 convolution with padding 1, stride 1 and no bias is needed.")
         _check_kernel(conv.weight)
         if _check_rank(rank) > min(conv.weight.shape[:2]):
@@ -234,8 +256,8 @@ class MergedConv2d(nn.Module):
 
     def __init__(self, layer: TTConv2d) -> None:
         super().__init__()
-        self.downsample, self.steps = layer.downsample, layer.steps
-        kernel, late = (None if k is None else k.detach().clone() for k in layer.merged_kernels())
+        self.mode, self.downsample, self.full_steps = layer.mode, layer.downsample, layer.full_steps
+        kernel, late = (None if k is None else k.detach() for k in layer.merged_kernels())
         out_channels, in_channels = kernel.shape[:2]
         self.full = nn.Conv2d(in_channels, out_channels, 3, padding=1, bias=False)
         self.full.weight.data = kernel
@@ -247,7 +269,7 @@ class MergedConv2d(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """As the layer that was merged; errors too."""
         _check_input(x, self.downsample)
-        full = self.steps(len(x))
+        full = full_timesteps(self.mode, self.full_steps, len(x))
         parts = [over_time(self.full, x[:full])] if full else []
         if full < len(x):
             parts.append(over_time(self.late, x[full:]))

@@ -38,27 +38,28 @@ def kernels(rows: Mapping[str, Sequence[ArrayLike]], columns: Sequence[str]) -> 
         horizontal_spacing=0.05,
         vertical_spacing=0.08,
     )
-    top = max(float(np.abs(np.asarray(kernel)).max()) for row in rows.values() for kernel in row)
     for row, shown in enumerate(rows.values(), 1):
+        top = max(float(np.abs(np.asarray(kernel)).max()) for kernel in shown)
         for column, kernel in enumerate(shown, 1):
             values = np.asarray(kernel, dtype=float).round(2) + 0.0
-            figure.add_heatmap(
-                z=values,
-                zmin=-top,
-                zmax=top,
-                colorscale=SIGNED,
-                showscale=False,
-                texttemplate="%{z:.2~f}",
-                textfont={"size": 16},
-                xgap=3,
-                ygap=3,
-                hoverinfo="skip",
-                row=row,
-                col=column,
-            )
-            _blank(figure, row=row, col=column)
+            place = {"row": row, "col": column}
+            # The root, so that small numbers have a colour too.
+            tint = np.sign(values) * np.sqrt(np.abs(values) / top)
+            look = {"zmin": -1, "zmax": 1, "colorscale": SIGNED, "showscale": False, "hoverinfo": "skip"}
+            figure.add_heatmap(z=tint, xgap=3, ygap=3, **look, **place)
+            for (y, x), value in np.ndenumerate(values):
+                colour = "white" if abs(tint[y, x]) > 0.6 else INK
+                font = {"size": 16, "color": colour}
+                figure.add_annotation(x=x, y=y, text=f"<b>{value:g}</b>", showarrow=False, font=font, **place)
+            _blank(figure, **place)
     figure.update_layout(height=150 + 190 * len(rows), margin_t=110)
-    return titled(figure, "Nine numbers from fewer", "Blue is positive, vermilion negative.")
+    misses = []
+    for name, (kernel, *others) in rows.items():
+        kernel = np.asarray(kernel, dtype=float)
+        shares = [np.linalg.norm(np.asarray(other) - kernel) / np.linalg.norm(kernel) for other in others]
+        pairs = zip(columns[1:], shares, strict=True)
+        misses.append(f"{name}: " + ", ".join(f"{column} misses {share:.0%}" for column, share in pairs))
+    return titled(figure, "Nine numbers from fewer", f"{'; '.join(misses)}. Blue is positive, vermilion negative.")
 
 
 def ranks(
@@ -66,7 +67,7 @@ def ranks(
     rebuilt: ArrayLike,
     rank: int,
     axis: Sequence[int],
-    errors: ArrayLike,
+    errors: Mapping[str, ArrayLike],
     accuracies: ArrayLike,
     vbmf: int,
 ) -> go.Figure:
@@ -76,7 +77,7 @@ def ranks(
         kernel, rebuilt: [O, I, 3, 3]; the first 6 × 6 slices are drawn.
         rank: r.
         axis: ranks of the curves.
-        errors: relative error of the reconstruction at these ranks.
+        errors: relative error of the reconstruction at these ranks, of the trained kernel and, to compare, of others.
         accuracies: share of right answers of the net with this kernel replaced.
         vbmf: the rank that VBMF finds.
     """
@@ -85,36 +86,32 @@ def ranks(
         cols=3,
         column_widths=[0.3, 0.3, 0.4],
         horizontal_spacing=0.09,
-        column_titles=["trained", f"rank {rank}", "error and accuracy"],
-        specs=[[{}, {}, {"secondary_y": True}]],
+        column_titles=["trained, 36 slices", f"rank {rank}, the same 36", "error and accuracy"],
     )
     top = float(np.abs(kernel[:6, :6]).max())
     for column, shown in enumerate((kernel, rebuilt), 1):
         slices = np.pad(shown[:6, :6], ((0, 0), (0, 0), (0, 1), (0, 1)), constant_values=np.nan)
         mosaic = slices.transpose(0, 2, 1, 3).reshape(24, 24)[:-1, :-1]
-        figure.add_heatmap(
-            z=mosaic, zmin=-top, zmax=top, colorscale=SIGNED, showscale=False, hoverinfo="skip", row=1, col=column
-        )
+        look = {"zmin": -top, "zmax": top, "colorscale": SIGNED, "showscale": False, "hoverinfo": "skip"}
+        figure.add_heatmap(z=mosaic, **look, row=1, col=column)
         _blank(figure, row=1, col=column)
         figure.update_yaxes(scaleanchor=f"x{column}" if column > 1 else "x", row=1, col=column)
-    at = int(np.argmin(np.abs(np.asarray(axis) - rank)))
-    curves = (("error of the kernel", errors, "vermilion", 1), ("accuracy of the net", accuracies, "blue", 0))
+    at, right = int(np.argmin(np.abs(np.asarray(axis) - rank))), {"row": 1, "col": 3}
+    curves = [("accuracy of the net", accuracies, "blue", 0)]
+    curves += [(name, values, ("vermilion", "grey")[k % 2], k + 1) for k, (name, values) in enumerate(errors.items())]
     for name, values, colour, index in curves:
         values = 100 * np.asarray(values, dtype=float)
-        place = {"row": 1, "col": 3, "secondary_y": index == 1}
-        line = {"color": COLOURS[colour], "dash": DASHES[index], "width": 3}
-        figure.add_scatter(x=list(axis), y=values, mode="lines", name=name, line=line, **place)
-        star = {"size": 15, "symbol": "star", "color": COLOURS[colour], "line": {"width": 1, "color": INK}}
-        figure.add_scatter(
-            x=[axis[at]], y=[values[at]], mode="markers", marker=star, showlegend=False, name="as set", **place
-        )
-    line = {"color": COLOURS["green"], "dash": "dot", "width": 2}
-    figure.add_vline(x=vbmf, line=line, row=1, col=3)
+        line = {"color": COLOURS[colour], "dash": DASHES[index], "width": 3 if index < 2 else 2}
+        figure.add_scatter(x=list(axis), y=values, mode="lines", name=name, line=line, **right)
+        if index < 2:
+            star = {"size": 15, "symbol": "star", "color": COLOURS[colour], "line": {"width": 1, "color": INK}}
+            point = {"x": [axis[at]], "y": [values[at]], "mode": "markers", "name": "as set"}
+            figure.add_scatter(**point, marker=star, showlegend=False, **right)
+    figure.add_vline(x=vbmf, line={"color": COLOURS["green"], "dash": "dot", "width": 2}, **right)
     place = {"x": vbmf, "y": 8, "text": f" VBMF: {vbmf}", "xanchor": "left", "showarrow": False}
-    figure.add_annotation(**place, font={"color": COLOURS["green"]}, row=1, col=3)
-    figure.update_xaxes(title="rank r", range=[0, max(axis) + 1], row=1, col=3)
-    figure.update_yaxes(title="accuracy [%]", range=[0, 104], row=1, col=3, secondary_y=False)
-    figure.update_yaxes(title="relative error [%]", range=[0, 104], showgrid=False, row=1, col=3, secondary_y=True)
+    figure.add_annotation(**place, font={"color": COLOURS["green"]}, **right)
+    figure.update_xaxes(title="rank r", range=[0, max(axis) + 1], **right)
+    figure.update_yaxes(title="accuracy, relative error [%]", range=[0, 104], **right)
     figure.update_layout(height=470, margin_t=130, legend_y=1.12)
     outputs, inputs = kernel.shape[:2]
     weights = tt_param_count(inputs, outputs, rank)
@@ -139,30 +136,25 @@ def trade(
         recorded: mean and std over seeds.
     """
     figure = go.Figure()
-    # Trains of one rank have the same number of weights: side by side they can be told apart.
-    shift = {"dense": 1.0, "stt": 0.93, "ptt": 1.0, "htt": 1.075}
     for name, count in weights.items():
         colour, index = LOOKS[name]
-        symbol = MARKERS[index]
+        symbol, column = MARKERS[index], f"{NAMES[name]}<br>{count:,}"
+        if name in accuracy:
+            marker = {"size": 14, "symbol": symbol, "color": COLOURS[colour]}
+            dot = {"x": [column], "y": [100 * accuracy[name]], "mode": "markers", "name": f"{NAMES[name]}, this run"}
+            figure.add_scatter(**dot, marker=marker)
         if recorded and name in recorded:
             mean, std = recorded[name]
             figure.add_scatter(
-                x=[count * shift[name]],
+                x=[column],
                 y=[100 * mean],
                 error_y={"array": [100 * std], "thickness": 1.5},
                 mode="markers",
                 name=f"{NAMES[name]}, recorded",
-                marker={"size": 12, "symbol": f"{symbol}-open", "color": COLOURS[colour], "line": {"width": 2}},
+                marker={"size": 20, "symbol": f"{symbol}-open", "color": COLOURS[colour], "line": {"width": 2}},
             )
-        if name in accuracy:
-            marker = {"size": 15, "symbol": symbol, "color": COLOURS[colour]}
-            figure.add_scatter(
-                x=[count * shift[name]], y=[100 * accuracy[name]], mode="markers", name=NAMES[name], marker=marker
-            )
-    marks = sorted(set(weights.values()))
-    span = [np.log10(marks[0]) - 0.12, np.log10(marks[-1]) + 0.12]
-    ticks = {"tickvals": marks, "ticktext": [f"{count:,}" for count in marks]}
-    figure.update_xaxes(title="weights of the blocks' convolutions", type="log", range=span, **ticks)
+    columns = [f"{NAMES[name]}<br>{count:,}" for name, count in weights.items()]
+    figure.update_xaxes(title="weights of the blocks' convolutions", categoryorder="array", categoryarray=columns)
     figure.update_yaxes(title="accuracy [%]")
     figure.update_layout(height=440, margin_t=150)
     said = "; ".join(f"{NAMES[n]} {weights[n]:,} weights, {a:.1%}" for n, a in accuracy.items())
@@ -205,7 +197,7 @@ def gantt(rank: int, timesteps: int, full_steps: int, arrays: int, i: int = 64, 
     figure.update_layout(barmode="overlay", height=420, margin_t=130, bargap=0.25)
     figure.update_xaxes(title="time [multiply-adds a position, one after the other]", range=[0, ends["stt"] * 1.03])
     figure.update_yaxes(title="pipeline, array", categoryorder="array", categoryarray=lanes, range=[-0.5, 5.5])
-    said = "; ".join(f"{NAMES[m]} {work[m]:,} multiply-adds in {ends[m]:,}" for m in ends)
+    said = "; ".join(f"{NAMES[m]}: {work[m]:,} multiply-adds, done at {ends[m]:,}" for m in ends)
     return titled(figure, f"Rank {rank}, {timesteps} timesteps, {arrays} array{'s' * (arrays > 1)}", f"{said}.")
 
 

@@ -44,8 +44,14 @@ def evbmf_rank(matrix: Tensor) -> VBMFResult:
     values = matrix.detach().double().cpu().numpy()
     if not np.isfinite(values).all() or not values.any():
         raise ValueError("matrix has entries that are not finite, or none but zeros: there is no noise to measure.")
+    # Dead filters say nothing about the noise of the living ones.
+    values = values[np.ix_(values.any(1), values.any(0))]
     rows, columns = sorted(values.shape)
     s = np.linalg.svd(values, compute_uv=False)
+    living = s > s[0] * columns * np.finfo(np.float64).eps
+    if not living.all() or rows == 1:
+        # Singular values of exactly zero, or a single one: there is no noise that could be told from what is left.
+        return VBMFResult(int(living.sum()), 0.0, s[living])
     alpha = rows / columns
     tau_bar = 2.5129 * math.sqrt(alpha)
     x_bar = (1 + tau_bar) * (1 + alpha / tau_bar)
@@ -76,15 +82,16 @@ def _noise(s: NDArray, rows: int, columns: int, alpha: float, x_bar: float) -> f
 
     if high <= low * (1 + 1e-12):
         return float(high)
-    # In units of the bounds, so that the search does not depend on how large the matrix is.
-    found = minimize_scalar(lambda share: free_energy(share * high), bounds=(low / high, 1.0), method="bounded")
-    return float(found.x * high)
+    # In units of the bounds, and as finely where a strong signal stands above little noise.
+    options = {"xatol": 1e-6 * low / high}
+    search = {"bounds": (low / high, 1.0), "method": "bounded", "options": options}
+    return float(minimize_scalar(lambda share: free_energy(share * high), **search).x * high)
 
 
 def choose_tt_rank(weight: Tensor, floor: int = 1) -> int:
     """Rank for the cores of a trained 3×3 kernel: that of its unfolding by outputs, or by inputs where that is 0.
 
-    An untrained kernel is noise and gives `floor`.
+    An untrained kernel is noise and gives `floor`, and so do a kernel of zeros and one with a single channel.
 
     Args:
         weight: [O, I, 3, 3].
@@ -99,5 +106,7 @@ def choose_tt_rank(weight: Tensor, floor: int = 1) -> int:
         raise ValueError(
             f"weight has shape {tuple(weight.shape)} and floor is {floor}, but [O, I, 3, 3] and 1 are needed."
         )
+    if min(weight.shape[:2]) < 2 or not weight.any():
+        return floor  # one channel, or nothing at all: no rank to choose
     by_outputs = evbmf_rank(weight.flatten(1)).rank
     return max(by_outputs or evbmf_rank(weight.transpose(0, 1).flatten(1)).rank, floor)
