@@ -3,6 +3,8 @@
 import torch
 from torch import Tensor
 
+from helpers.data.checks import whole
+
 CHANNELS, TOKENS, PATTERNS = 12, 4, 6
 DENSITY, FLIPS, NOISE = 0.4, 0.02, 0.05
 
@@ -30,11 +32,8 @@ def delayed_match(
 
     Source: D. S. Blough, "Delayed matching in the pigeon", J. Exp. Anal. Behav. 2, 1959 (the task); sizes are ours.
     """
-    if samples < 2 or timesteps < 2 or not 0 <= delay <= timesteps - 2:
-        raise ValueError(
-            f"samples is {samples}, timesteps {timesteps} and delay {delay}, but at least 2 samples and 2 timesteps and a "
-            f"delay from 0 to {max(timesteps - 2, 0)} are needed, so that cue and probe both fit."
-        )
+    whole("samples", samples, 2)
+    whole("delay", delay, 0, whole("timesteps", timesteps, 2) - 2)
     if part not in ("train", "test"):
         raise ValueError(f"part is {part!r}, but it must be train or test.")
     patterns = match_patterns(seed)
@@ -71,7 +70,7 @@ def row_by_row(images: Tensor, tokens: int = 2) -> Tensor:
         ValueError: images of another shape, or tokens that do not divide the side.
     """
     square = images.dim() == 4 and images.shape[1] == 1 and images.shape[2] == images.shape[3]
-    if not square or tokens < 1 or images.shape[3] % tokens:
+    if not square or images.shape[3] % whole("tokens", tokens):
         raise ValueError(
             f"images have shape {tuple(images.shape)} and tokens is {tokens}, but [B, 1, side, side] and a number of tokens "
             "that divides the side are needed."

@@ -126,7 +126,7 @@ def fold(
         chunk: timesteps a chunk.
         delay: of the probe.
         curves: mean accuracy [delays] by chunk size.
-        match: the sample in a word.
+        match: what to compare the coincidences with, in words.
     """
     counts = np.asarray(counts, dtype=float)
     tokens = len(counts) // timesteps
@@ -157,7 +157,9 @@ def fold(
     seen = "lie in one chunk: the probe's queries meet the cue's keys" if together else "lie in different chunks"
     met = float(counts[probe : probe + tokens, :tokens].sum())
     rated = f" Recorded: {accuracy:.0f} % right." if known else ""
-    return titled(figure, "Who can see whom?", f"Cue and probe {seen} ({met:.0f} coincidences{match}).{rated}")
+    return titled(
+        figure, "Who can see whom?", f"Cue and probe {seen} ({met:.0f} coincidences in this match{match}).{rated}"
+    )
 
 
 def membranes(lines: Mapping[str, tuple], live: tuple | None = None) -> go.Figure:

@@ -9,11 +9,11 @@ Residual Learning", IEEE TNNLS 2024 (MS-ResNet).
 
 import copy
 from collections.abc import Callable, Sequence
-from numbers import Integral
 
 import torch
 from torch import Tensor, nn
 
+from helpers.data.checks import whole
 from helpers.neurons.lif import LIF
 from helpers.neurons.networks import over_time
 from helpers.neurons.surrogates import rectangle
@@ -24,7 +24,7 @@ FIRST_NORM, SECOND_NORM = THRESHOLD, 0.2 * THRESHOLD
 """What the scales of a block's two norms start at."""
 
 
-def spiking_neuron() -> LIF:
+def resnet_neuron() -> LIF:
     """The neuron of this lesson: u[t] = u[t-1]/4*(1 - s[t-1]) + i[t], fires where u > 1/2; its surrogate is a rectangle.
 
     It is not the neuron of the attention: the input is not scaled, and a tie stays silent.
@@ -89,20 +89,24 @@ class MSBasicBlock(nn.Module):
             raise ValueError(f"mode is {mode!r}, but it must be one of dense, {', '.join(MODES)}.")
         halve = in_channels != out_channels if halve is None else halve
         self.residual_function = nn.Sequential(
-            spiking_neuron(),
+            resnet_neuron(),
             _convolution(in_channels, out_channels, ranks[0], mode, halve, full_steps),
             TimeNorm(out_channels, FIRST_NORM),
-            spiking_neuron(),
+            resnet_neuron(),
             _convolution(out_channels, out_channels, ranks[1], mode, False, full_steps),
             TimeNorm(out_channels, SECOND_NORM),
         )
-        self.shortcut = nn.Sequential()
+        self.shortcut = nn.Identity()
         if in_channels != out_channels or halve:
             narrow = nn.Conv2d(in_channels, out_channels, 1, 2 if halve else 1, bias=False)
             self.shortcut = nn.Sequential(OverTime(narrow), TimeNorm(out_channels, FIRST_NORM))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Membranes [T, B, I, H, W] -> [T, B, O, H', W']."""
+        """Membranes [T, B, I, H, W] -> [T, B, O, H', W'].
+
+        Raises:
+            ValueError: as `TTConv2d`, where the block has trains.
+        """
         return self.residual_function(x) + self.shortcut(x)
 
 
@@ -138,6 +142,12 @@ class MSResNet(nn.Module):
             raise ValueError(
                 f"widths, blocks and ranks are {widths}, {blocks} and {ranks}, but each needs one entry a stage."
             )
+        for name, value in (("in_channels", in_channels), ("num_classes", num_classes), ("stem_stride", stem_stride)):
+            whole(name, value)
+        for value in (*widths, *blocks):
+            whole("each of widths and blocks", value)
+        if not widths:
+            raise ValueError("widths is empty, but a net has at least one stage.")
         self.stem = nn.Sequential(
             nn.Conv2d(in_channels, widths[0], 3, stem_stride, 1, bias=False), nn.BatchNorm2d(widths[0])
         )
@@ -149,7 +159,7 @@ class MSResNet(nn.Module):
                 made.append(MSBasicBlock(before, width, pair, mode, full_steps))
                 before = width
         self.blocks = nn.Sequential(*made)
-        self.last_lif = spiking_neuron()
+        self.last_lif = resnet_neuron()
         self.head = nn.Linear(before, num_classes)
 
     def forward(self, x: Tensor, timesteps: int = 4) -> Tensor:
@@ -160,11 +170,9 @@ class MSResNet(nn.Module):
         Raises:
             ValueError: x has not four axes, or timesteps is below 1.
         """
-        if x.dim() != 4 or not isinstance(timesteps, Integral) or timesteps < 1:
-            raise ValueError(
-                f"x has shape {tuple(x.shape)} and timesteps is {timesteps}, but pictures [B, C, H, W] and at least 1 step "
-                "are needed."
-            )
+        whole("timesteps", timesteps)
+        if x.dim() != 4:
+            raise ValueError(f"x has shape {tuple(x.shape)}, but pictures [B, C, H, W] are needed.")
         x = self.stem(x).expand(timesteps, -1, -1, -1, -1)
         x = self.last_lif(self.blocks(x))
         return self.head(x.mean((3, 4)).mean(0))

@@ -3,15 +3,13 @@
 Source: D. Lee et al., "TT-SNN", DATE 2024 (abstract and official code); the schedule is derived from the pipelines.
 """
 
-from numbers import Integral
-
+from helpers.data.checks import whole
 from helpers.statten.tensor_train import MODES, full_timesteps
 
 
 def _check(mode: str, **numbers: int) -> None:
-    if wrong := {name: n for name, n in numbers.items() if not isinstance(n, Integral) or n < 1}:
-        name, value = next(iter(wrong.items()))
-        raise ValueError(f"{name} is {value}, but it must be a whole number of at least 1.")
+    for name, value in numbers.items():
+        whole(name, value)
     if mode not in MODES:
         raise ValueError(f"mode is {mode!r}, but it must be one of {', '.join(MODES)}.")
 
@@ -26,26 +24,26 @@ def tt_param_count(i: int, o: int, r: int) -> int:
     return r * (i + o) + 6 * r * r
 
 
-def tt_macs(i: int, o: int, r: int, h: int, w: int, steps: int, full_steps: int | None, mode: str) -> int:
-    """Multiply-adds of a layer over `steps` timesteps, at h×w positions (of the input: the pool comes last).
+def tt_macs(i: int, o: int, r: int, h: int, w: int, timesteps: int, full_steps: int | None, mode: str) -> int:
+    """Multiply-adds of a layer over `timesteps` timesteps, at h×w positions (of the input: the pool comes last).
 
     Args:
         i, o, r: channels in, out, rank.
         h, w: rows and columns of the input.
-        steps: timesteps.
+        timesteps: T.
         full_steps: of them with all cores, for "htt"; None elsewhere, or for the first half, rounded up.
         mode: "stt", "ptt" or "htt".
 
     Raises:
-        ValueError: a number below 1, full_steps outside [0, steps], an unknown mode.
+        ValueError: a number below 1, full_steps outside [0, timesteps], an unknown mode.
     """
-    _check(mode, i=i, o=o, r=r, h=h, w=w, steps=steps)
-    full = full_timesteps(mode, full_steps, steps)
-    return h * w * (full * tt_param_count(i, o, r) + (steps - full) * r * (i + o))
+    _check(mode, i=i, o=o, r=r, h=h, w=w, timesteps=timesteps)
+    full = full_timesteps(mode, full_steps, timesteps)
+    return h * w * (full * tt_param_count(i, o, r) + (timesteps - full) * r * (i + o))
 
 
 def pipeline_schedule(
-    i: int, o: int, r: int, steps: int, full_steps: int | None = None, mode: str = "ptt", arrays: int = 2
+    i: int, o: int, r: int, timesteps: int, full_steps: int | None = None, mode: str = "ptt", arrays: int = 2
 ):
     """When which core runs where, for one layer that takes its timesteps one after the other.
 
@@ -54,7 +52,7 @@ def pipeline_schedule(
 
     Args:
         i, o, r: channels in, out, rank.
-        steps, full_steps, mode: as for `tt_macs`.
+        timesteps, full_steps, mode: as for `tt_macs`.
         arrays: 1 or 2.
 
     Returns:
@@ -68,10 +66,9 @@ def pipeline_schedule(
     """
     import pandas as pd
 
-    _check(mode, i=i, o=o, r=r, steps=steps)
-    full = full_timesteps(mode, full_steps, steps)
-    if arrays not in (1, 2):
-        raise ValueError(f"arrays is {arrays}, but the schedule knows 1 or 2.")
+    _check(mode, i=i, o=o, r=r, timesteps=timesteps)
+    full = full_timesteps(mode, full_steps, timesteps)
+    whole("arrays", arrays, 1, 2)
     rows, clock = [], 0
 
     def run(core: str, length: int, array: int = 1, start: int | None = None) -> int:
@@ -79,7 +76,7 @@ def pipeline_schedule(
         rows.append({"timestep": t + 1, "core": core, "array": array, "start": begun, "finish": begun + length})
         return begun + length
 
-    for t in range(steps):
+    for t in range(timesteps):
         clock = run("first", r * i)
         if t < full:
             begun = clock

@@ -12,11 +12,10 @@ Source: D. Lee, Y. Li, Y. Kim, S. Xiao, P. Panda, "Spiking Transformer with Spat
 and its official code.
 """
 
-from numbers import Integral
-
 import torch
 from torch import Tensor
 
+from helpers.data.checks import whole
 from helpers.neurons.lif import LIF, beta_from_tau
 from helpers.neurons.surrogates import sigmoid
 
@@ -57,10 +56,8 @@ def check_chunks(timesteps: int, chunk_size: int) -> None:
     Raises:
         ValueError: chunk_size is no whole number from 1 to timesteps, or does not divide it.
     """
-    if isinstance(chunk_size, bool) or not isinstance(chunk_size, Integral) or not 1 <= chunk_size <= timesteps:
-        raise ValueError(
-            f"chunk_size is {chunk_size}, but it must be a whole number from 1 to the {timesteps} timesteps."
-        )
+    whole("timesteps", timesteps)
+    whole("chunk_size", chunk_size, 1, timesteps)
     if timesteps % chunk_size:
         divisors = ", ".join(str(c) for c in range(1, timesteps + 1) if timesteps % c == 0)
         raise ValueError(
@@ -181,11 +178,10 @@ def attention_macs(timesteps: int, tokens: int, dim: int, heads: int, chunk_size
     Raises:
         ValueError: a count below 1, heads that do not divide dim, a chunk that does not divide timesteps, an unknown order.
     """
-    if min(timesteps, tokens, dim, heads) < 1 or dim % heads:
-        raise ValueError(
-            f"timesteps, tokens, dim and heads are {timesteps}, {tokens}, {dim} and {heads}, but all must be at least 1 "
-            "and heads must divide dim."
-        )
+    for name, value in (("timesteps", timesteps), ("tokens", tokens), ("dim", dim), ("heads", heads)):
+        whole(name, value)
+    if dim % heads:
+        raise ValueError(f"heads is {heads}, but it must divide dim, which is {dim}.")
     check_chunks(timesteps, chunk_size)
     if order not in ORDERS:
         raise ValueError(f"order is {order!r}, but it must be one of {', '.join(ORDERS)}.")
@@ -197,8 +193,9 @@ def same_chunk(timesteps: int, tokens: int, chunk_size: int) -> Tensor:
     """Which of the T·N tokens can see which: a boolean [T·N, T·N] with blocks along its diagonal.
 
     Raises:
-        ValueError: chunk_size does not divide timesteps.
+        ValueError: chunk_size does not divide timesteps, or tokens is below 1.
     """
     check_chunks(timesteps, chunk_size)
+    whole("tokens", tokens)
     chunk = torch.arange(timesteps).repeat_interleave(tokens) // chunk_size
     return chunk[:, None] == chunk

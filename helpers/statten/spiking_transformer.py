@@ -8,11 +8,11 @@ patches are those of M. Yao et al., "Spike-driven Transformer", NeurIPS 2023.
 """
 
 import copy
-from numbers import Integral
 
 import torch
 from torch import Tensor, nn
 
+from helpers.data.checks import whole
 from helpers.neurons.networks import over_time
 from helpers.statten.spatial_temporal_attention import (
     ATTENTION_THRESHOLD,
@@ -58,12 +58,12 @@ class SpikingSelfAttention(nn.Module):
         tau: float = 2.0,
     ) -> None:
         super().__init__()
-        if heads < 1 or dim % heads:
-            raise ValueError(f"heads is {heads}, but it must be 1 or more and divide dim, which is {dim}.")
+        whole("dim", dim)
+        if dim % whole("heads", heads):
+            raise ValueError(f"heads is {heads}, but it must divide dim, which is {dim}.")
         if mode not in MODES:
             raise ValueError(f"mode is {mode!r}, but it must be one of {', '.join(MODES)}.")
-        if not isinstance(chunk_size, Integral) or chunk_size < 1:
-            raise ValueError(f"chunk_size is {chunk_size}, but a chunk is a whole number of timesteps, at least 1.")
+        whole("chunk_size", chunk_size)
         self.heads, self.chunk_size, self.scale, self.mode, self.dvs = heads, chunk_size, scale, mode, dvs
         self.order = "kv"  # set it to "qk" to see what the other order costs; the result is the same
         self.first_lif = spiking_neuron(tau=tau)
@@ -126,7 +126,7 @@ class SpikingSelfAttention(nn.Module):
         return x.transpose(-2, -1).reshape(shape)
 
 
-class SpikingMLP(nn.Module):
+class ChannelMLP(nn.Module):
     """Second half of a block: LIF – 1×1 convolution – norm, twice, around a wider middle, and a shortcut.
 
     Args:
@@ -175,7 +175,7 @@ class STAttenBlock(nn.Module):
     ) -> None:
         super().__init__()
         self.attn = SpikingSelfAttention(dim, heads, chunk_size, scale, mode, dvs, tau)
-        self.mlp = SpikingMLP(dim, int(dim * mlp_ratio), tau)
+        self.mlp = ChannelMLP(dim, int(dim * mlp_ratio), tau)
 
     def forward(self, x: Tensor) -> Tensor:
         """Membranes [T, B, D, H, W] -> [T, B, D, H, W]; errors as `SpikingSelfAttention`."""
@@ -264,6 +264,8 @@ class SpikingTransformer(nn.Module):
     ) -> None:
         super().__init__()
         check_chunks(timesteps, chunk_size)
+        for name, value in (("in_channels", in_channels), ("depth", depth), ("num_classes", num_classes)):
+            whole(name, value)
         self.timesteps = timesteps
         self.patch_embed = PatchEmbedding(in_channels, dim, pooling_stat, tau)
         settings = {"mlp_ratio": mlp_ratio, "mode": mode, "dvs": dvs, "tau": tau}
@@ -303,62 +305,6 @@ def with_timesteps(net: SpikingTransformer, timesteps: int, chunk_size: int) -> 
     for block in other.block:
         block.attn.chunk_size = chunk_size
     return other
-
-
-class SequenceTransformer(nn.Module):
-    """One block on a sequence of token sets instead of pictures: the smallest net that can be asked to remember.
-
-    Linear and norm, one `STAttenBlock`, the mean over tokens, one more neuron, a linear vote in every timestep.
-
-    Args:
-        in_channels: values a token.
-        dim, heads, chunk_size, mode, tau: as for `SpikingSelfAttention`.
-        num_classes: outputs.
-        scale: of the attention, the same for every chunk.
-        mlp_ratio: hidden channels of the MLP over dim.
-        timesteps: give it to add a learned vector for each timestep; None for nets that do not know the time.
-    """
-
-    def __init__(
-        self,
-        in_channels: int,
-        dim: int,
-        heads: int,
-        chunk_size: int,
-        num_classes: int = 2,
-        scale: float = 1 / 8,
-        mlp_ratio: float = 2.0,
-        timesteps: int | None = None,
-        mode: str = "statten",
-        tau: float = 2.0,
-    ) -> None:
-        super().__init__()
-        self.embed, self.norm = nn.Linear(in_channels, dim, bias=False), nn.BatchNorm1d(dim)
-        self.time = nn.Parameter(torch.randn(timesteps, dim)) if timesteps else None
-        self.block = STAttenBlock(dim, heads, chunk_size, scale, mlp_ratio, mode, tau=tau)
-        self.head_lif = spiking_neuron(tau=tau)
-        self.head = nn.Linear(dim, num_classes)
-
-    def embedded(self, x: Tensor) -> Tensor:
-        """Membranes [T, B, D, 1, N] of tokens [T, B, N, channels]."""
-        if x.dim() != 4:
-            raise ValueError(f"x has shape {tuple(x.shape)}, but tokens [T, B, N, channels] are needed.")
-        if self.time is not None and len(x) != len(self.time):
-            raise ValueError(f"x has {len(x)} timesteps, but this net was made for timesteps={len(self.time)}.")
-        tokens = self.embed(x)
-        tokens = self.norm(tokens.flatten(0, 2)).view_as(tokens)
-        if self.time is not None:
-            tokens = tokens + self.time[:, None, None]
-        return tokens.transpose(2, 3).unsqueeze(3)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Votes [T, B, classes] of tokens [T, B, N, channels].
-
-        Raises:
-            ValueError: x has no four axes, its timesteps are no multiple of chunk_size, or a net that knows the time was
-                made for another number of them.
-        """
-        return self.head(self.head_lif(self.block(self.embedded(x)).flatten(3).mean(3)))
 
 
 def _initialise(module: nn.Module) -> None:

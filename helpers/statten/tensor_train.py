@@ -15,22 +15,15 @@ Neural Network Training", DATE 2024, official code; I. Oseledets, "Tensor-Train 
 2011, algorithm 1 (TT-SVD).
 """
 
-from numbers import Integral
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from helpers.data.checks import whole
 from helpers.neurons.networks import over_time
 
 MODES = ("stt", "ptt", "htt")
 Cores = tuple[Tensor, Tensor, Tensor, Tensor]
-
-
-def _check_rank(rank: int) -> int:
-    if isinstance(rank, bool) or not isinstance(rank, Integral) or rank < 1:
-        raise ValueError(f"rank is {rank!r}, but it must be a whole number of at least 1.")
-    return rank
 
 
 def full_timesteps(mode: str, full_steps: int | None, timesteps: int) -> int:
@@ -43,11 +36,7 @@ def full_timesteps(mode: str, full_steps: int | None, timesteps: int) -> int:
         return timesteps
     if full_steps is None:
         return -(-timesteps // 2)
-    if isinstance(full_steps, bool) or not isinstance(full_steps, Integral) or not 0 <= full_steps <= timesteps:
-        raise ValueError(
-            f"full_steps is {full_steps}, but it must be a whole number in [0, {timesteps}], the timesteps."
-        )
-    return full_steps
+    return whole("full_steps", full_steps, 0, timesteps)
 
 
 def _check_kernel(weight: Tensor) -> None:
@@ -72,12 +61,14 @@ def tt_svd(weight: Tensor, rank: int | tuple[int, int, int]) -> Cores:
     Source: Oseledets 2011, algorithm 1, on axes in the order (I, rows, columns, O).
     """
     _check_kernel(weight)
-    ranks = tuple(rank) if isinstance(rank, tuple | list) else (_check_rank(rank),) * 3
+    ranks = tuple(rank) if isinstance(rank, tuple | list) else (rank,) * 3
     if len(ranks) != 3:
         raise ValueError(f"rank is {rank!r}, but one number or three are needed.")
+    for wanted in ranks:
+        whole("rank", wanted)
     sizes = (weight.shape[1], 3, 3, weight.shape[0])
     rest, left, cores = weight.permute(1, 2, 3, 0), 1, []
-    for size, wanted in zip(sizes[:3], map(_check_rank, ranks), strict=True):
+    for size, wanted in zip(sizes[:3], ranks, strict=True):
         u, s, vh = torch.linalg.svd(rest.reshape(left * size, -1), full_matrices=False)
         kept = min(wanted, len(s))
         cores.append(u[:, :kept].reshape(left, size, kept))
@@ -118,7 +109,7 @@ def cross_cores(weight: Tensor, rank: int) -> Cores:
     Source: ours; the official code trains its cores from scratch.
     """
     _check_kernel(weight)
-    if _check_rank(rank) > min(weight.shape[:2]):
+    if whole("rank", rank) > min(weight.shape[:2]):
         raise ValueError(f"rank is {rank}, but a cross of {tuple(weight.shape)} has at most {min(weight.shape[:2])}.")
     # Above, centre, below, left, right.
     taps = torch.stack([weight[:, :, a, b] for a, b in ((0, 1), (1, 1), (2, 1), (1, 0), (1, 2))])
@@ -126,6 +117,7 @@ def cross_cores(weight: Tensor, rank: int) -> Cores:
     inputs = torch.linalg.svd(taps.permute(2, 0, 1).flatten(1), full_matrices=False)[0][:, :rank]
     middle = outputs.t() @ taps @ inputs
     first = inputs.t()
+    # Of float32's seven digits the cross would lose four to a worse condition.
     if torch.linalg.cond(middle[1]) < 1e4:
         # centre @ inputsᵀ goes into the first core, so its inverse into what follows.
         first, middle = middle[1] @ first, torch.linalg.solve(middle[1], middle, left=False)
@@ -167,16 +159,16 @@ class TTConv2d(nn.Module):
         super().__init__()
         if mode not in MODES:
             raise ValueError(f"mode is {mode!r}, but it must be one of {', '.join(MODES)}.")
-        if min(in_channels, out_channels) < 1:
-            raise ValueError(f"channels are {in_channels} and {out_channels}, but both must be at least 1.")
+        for name, value in (("in_channels", in_channels), ("out_channels", out_channels), ("rank", rank)):
+            whole(name, value)
         if full_steps is not None:
-            full_timesteps(mode, full_steps, max(full_steps, 0))
-        _check_rank(rank)
+            whole("full_steps", full_steps, 0)
         self.rank, self.mode, self.downsample, self.full_steps = rank, mode, downsample, full_steps
         self.first_layer = nn.Conv2d(in_channels, rank, 1, bias=False)
         self.second_layer = nn.Conv2d(rank, rank, (3, 1), padding=(1, 0), bias=False)
         self.third_layer = nn.Conv2d(rank, rank, (1, 3), padding=(0, 1), bias=False)
         self.fourth_layer = nn.Conv2d(rank, out_channels, 1, bias=False)
+        self.pool = nn.MaxPool2d(2)
         for core in self.cores:
             nn.init.kaiming_uniform_(core.weight, nonlinearity="relu")
 
@@ -211,7 +203,7 @@ class TTConv2d(nn.Module):
                 early = (over_time(self.second_layer, early) + over_time(self.third_layer, early)) / 2
             parts.insert(0, early)
         y = over_time(self.fourth_layer, torch.cat(parts) if len(parts) > 1 else parts[0])
-        return over_time(nn.MaxPool2d(2), y) if self.downsample else y
+        return over_time(self.pool, y) if self.downsample else y
 
     @classmethod
     def from_dense(
@@ -229,7 +221,7 @@ class TTConv2d(nn.Module):
         if not plain or conv.bias is not None or conv.padding_mode != "zeros":
             raise ValueError(f"conv is {conv}, but a 3×3 convolution with padding 1, stride 1 and no bias is needed.")
         _check_kernel(conv.weight)
-        if _check_rank(rank) > min(conv.weight.shape[:2]):
+        if whole("rank", rank) > min(conv.weight.shape[:2]):
             raise ValueError(
                 f"rank is {rank}, but {tuple(conv.weight.shape)} has at most {min(conv.weight.shape[:2])}."
             )
@@ -259,6 +251,7 @@ class MergedConv2d(nn.Module):
         self.mode, self.downsample, self.full_steps = layer.mode, layer.downsample, layer.full_steps
         kernel, late = (None if k is None else k.detach() for k in layer.merged_kernels())
         out_channels, in_channels = kernel.shape[:2]
+        self.pool = nn.MaxPool2d(2)
         self.full = nn.Conv2d(in_channels, out_channels, 3, padding=1, bias=False)
         self.full.weight.data = kernel
         self.late = None
@@ -274,7 +267,7 @@ class MergedConv2d(nn.Module):
         if full < len(x):
             parts.append(over_time(self.late, x[full:]))
         y = torch.cat(parts) if len(parts) > 1 else parts[0]
-        return over_time(nn.MaxPool2d(2), y) if self.downsample else y
+        return over_time(self.pool, y) if self.downsample else y
 
 
 def merge_ttconv(layer: TTConv2d) -> MergedConv2d:

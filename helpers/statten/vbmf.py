@@ -11,6 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
+from helpers.data.checks import whole
+
 
 class VBMFResult(NamedTuple):
     """What `evbmf_rank` found in a matrix."""
@@ -41,7 +43,7 @@ def evbmf_rank(matrix: Tensor) -> VBMFResult:
         raise ValueError(
             f"matrix has shape {tuple(matrix.shape)}, but two axes of at least 2 are needed: unfold the kernel first."
         )
-    values = matrix.detach().double().cpu().numpy()
+    values = matrix.detach().cpu().double().numpy()
     if not np.isfinite(values).all() or not values.any():
         raise ValueError("matrix has entries that are not finite, or none but zeros: there is no noise to measure.")
     # Dead filters say nothing about the noise of the living ones.
@@ -102,10 +104,9 @@ def choose_tt_rank(weight: Tensor, floor: int = 1) -> int:
 
     Source: official code of D. Lee et al., "TT-SNN", DATE 2024.
     """
-    if weight.dim() != 4 or floor < 1:
-        raise ValueError(
-            f"weight has shape {tuple(weight.shape)} and floor is {floor}, but [O, I, 3, 3] and 1 are needed."
-        )
+    whole("floor", floor)
+    if weight.dim() != 4:
+        raise ValueError(f"weight has shape {tuple(weight.shape)}, but a kernel [O, I, 3, 3] is needed.")
     if min(weight.shape[:2]) < 2 or not weight.any():
         return floor  # one channel, or nothing at all: no rank to choose
     by_outputs = evbmf_rank(weight.flatten(1)).rank

@@ -21,8 +21,8 @@ from torch.nn import functional as F
 
 from helpers.lab.memory import keep_freed_memory
 from helpers.statten.ms_resnet import MSResNet, OverTime
+from helpers.statten.sequence_transformer import SequenceTransformer
 from helpers.statten.spatial_temporal_attention import fold_chunks, spatial_temporal_attention
-from helpers.statten.spiking_transformer import SequenceTransformer
 from helpers.statten.tensor_train import TTConv2d
 
 # (T, batch, heads, tokens, channels a head): the lesson's task, CIFAR's 2-256 net, its event-stream net.

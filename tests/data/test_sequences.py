@@ -125,12 +125,16 @@ def test_neither_cue_nor_probe_alone_tells_the_answer():
 
 
 @pytest.mark.parametrize(
-    "samples, timesteps, delay", [(1, 8, 6), (0, 8, 6), (-4, 8, 6), (4, 1, 0), (4, 8, 7), (4, 8, -1)]
+    "samples, timesteps, delay, said",
+    [
+        (1, 8, 6, "samples is 1"),
+        (4.0, 8, 6, "samples is 4.0"),
+        (4, 1, 0, "timesteps is 1"),
+        (4, 8, 7, r"delay is 7, but .* in \[0, 6\]"),
+        (4, 8, -1, "delay is -1"),
+    ],
 )
-def test_sequences_that_cannot_hold_cue_and_probe_are_refused(samples, timesteps, delay):
-    said = (
-        f"samples is {samples}, timesteps {timesteps} and delay {delay}, but .* delay from 0 to {max(timesteps - 2, 0)}"
-    )
+def test_sequences_that_cannot_hold_cue_and_probe_are_refused(samples, timesteps, delay, said):
     with pytest.raises(ValueError, match=said):
         delayed_match(samples, timesteps, delay)
 
@@ -168,7 +172,7 @@ def test_what_is_no_square_picture_is_refused(shape):
         row_by_row(torch.zeros(shape))
 
 
-@pytest.mark.parametrize("tokens", [3, 5, 16, 0, -2])
+@pytest.mark.parametrize("tokens", [3, 5, 16, 0, -2, 2.0])
 def test_tokens_that_do_not_divide_a_row_are_refused(tokens):
-    with pytest.raises(ValueError, match=f"tokens is {tokens}, but .* divides the side"):
+    with pytest.raises(ValueError, match=f"tokens is {tokens}, but"):
         row_by_row(torch.zeros(5, 1, 8, 8), tokens)

@@ -205,7 +205,7 @@ def test_unknown_mode():
 
 @pytest.mark.parametrize("arrays", [0, 3])
 def test_one_array_or_two(arrays):
-    with pytest.raises(ValueError, match=f"arrays is {arrays}, but the schedule knows 1 or 2"):
+    with pytest.raises(ValueError, match=f"arrays is {arrays}, but .* in \\[1, 2\\]"):
         pipeline_schedule(4, 4, 2, 4, arrays=arrays)
 
 

@@ -493,7 +493,8 @@ def test_unknown_mode():
 
 
 @pytest.mark.parametrize(
-    "i, o, full, said", [(0, 4, None, "0 and 4"), (4, -1, None, "4 and -1"), (4, 4, -1, "full_steps is -1")]
+    "i, o, full, said",
+    [(0, 4, None, "in_channels is 0"), (4, -1, None, "out_channels is -1"), (4, 4, -1, "full_steps is -1")],
 )
 def test_channels_and_full_steps_must_not_be_negative(i, o, full, said):
     with pytest.raises(ValueError, match=said):
