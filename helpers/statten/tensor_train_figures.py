@@ -53,13 +53,13 @@ def kernels(rows: Mapping[str, Sequence[ArrayLike]], columns: Sequence[str]) -> 
                 figure.add_annotation(x=x, y=y, text=f"<b>{value:g}</b>", showarrow=False, font=font, **place)
             _blank(figure, **place)
     figure.update_layout(height=150 + 190 * len(rows), margin_t=110)
-    misses = []
+    missed = []
     for name, (kernel, *others) in rows.items():
         kernel = np.asarray(kernel, dtype=float)
         shares = [np.linalg.norm(np.asarray(other) - kernel) / np.linalg.norm(kernel) for other in others]
         pairs = zip(columns[1:], shares, strict=True)
-        misses.append(f"{name}: " + ", ".join(f"{column} misses {share:.0%}" for column, share in pairs))
-    return titled(figure, "Nine numbers from fewer", f"{'; '.join(misses)}. Blue is positive, vermilion negative.")
+        missed.append(f"{name}: " + ", ".join(f"{column} misses {share:.0%}" for column, share in pairs))
+    return titled(figure, "Nine numbers from fewer", f"{'; '.join(missed)}.")
 
 
 def ranks(

@@ -108,6 +108,15 @@ def test_each_frame_carries_its_own_sentence(explorer):
     assert explorer.figure.frames[-1].layout.title.subtitle.text == "gain is 1, line"
 
 
+def test_a_saved_slider_leaves_the_figure_as_tall_as_it_was(live):
+    def draw(gain):
+        return go.Figure(go.Scatter(y=[gain])).update_layout(height=500, margin_t=130)
+
+    figure = explore(draw, gain=Slider(0.5, 0, 1, 0.25)).figure
+    assert figure.layout.height > 500
+    assert all(frame.layout.height is None and frame.layout.margin.t is None for frame in figure.frames)
+
+
 def test_over_names_the_control_whose_frames_are_kept(draw, still):
     figure = explore(draw, over="shape", gain=Slider(1, 0, 2), shape=Choice("step", ("line", "step"), "form")).figure
     assert [frame.data[0].name for frame in figure.frames] == ["line", "step"]
