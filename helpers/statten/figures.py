@@ -112,7 +112,13 @@ def _bridges(figure: go.Figure, curves: Mapping, spread: Mapping | None, place: 
 
 def _coin(figure: go.Figure, **place) -> None:
     line = {"color": INK, "dash": "dot", "width": 1}
-    figure.add_hline(y=50, line=line, annotation={"text": "a coin", "font": {"color": INK}}, **place)
+    figure.add_hline(
+        y=50,
+        line=line,
+        annotation={"text": "a coin", "font": {"color": INK}},
+        annotation_position="bottom left",
+        **place,
+    )
 
 
 def fold(
