@@ -56,6 +56,7 @@ def prices(timesteps: int, tokens: int, dim: int, heads: int, chunk: int, rate: 
     top = 1.35 * max(macs.values()) / 1e6
     figure.update_yaxes(title="multiply-adds a sample [millions]", range=[0, top], row=1, col=1)
     figure.update_traces(textposition="outside", selector={"type": "bar"})
+    figure.update_xaxes(title="order of the products", row=1, col=1)
     figure.update_xaxes(title="tokens that see each other, c·N", type="log", dtick=1, row=1, col=2)
     figure.update_xaxes(exponentformat="power", row=1, col=2)
     figure.update_yaxes(title="multiply-adds a token", type="log", dtick=1, exponentformat="power", row=1, col=2)

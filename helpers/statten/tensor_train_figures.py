@@ -111,7 +111,7 @@ def ranks(
     place = {"x": vbmf, "y": 8, "text": f" VBMF: {vbmf}", "xanchor": "left", "showarrow": False}
     figure.add_annotation(**place, font={"color": COLOURS["green"]}, **right)
     figure.update_xaxes(title="rank r", range=[0, max(axis) + 1], **right)
-    figure.update_yaxes(title="accuracy, relative error [%]", range=[0, 104], **right)
+    figure.update_yaxes(title="[%]", range=[0, 104], **right)
     figure.update_layout(height=470, margin_t=130, legend_y=1.12)
     outputs, inputs = kernel.shape[:2]
     weights = tt_param_count(inputs, outputs, rank)
