@@ -160,12 +160,10 @@ def fold(
     figure.add_scatter(x=[delay], y=[accuracy], mode="markers", marker=star, name="as set", **right)
     figure.update_layout(height=500, margin_t=130)
     together = (delay + 1) // chunk == 0
-    seen = "lie in one chunk: the probe's queries meet the cue's keys" if together else "lie in different chunks"
+    seen = "In one chunk, the probe meets the cue" if together else "In different chunks, the probe misses the cue"
     met = float(counts[probe : probe + tokens, :tokens].sum())
     rated = f" Recorded: {accuracy:.0f} % right." if known else ""
-    return titled(
-        figure, "Who can see whom?", f"Cue and probe {seen} ({met:.0f} coincidences in this match{match}).{rated}"
-    )
+    return titled(figure, "Who can see whom?", f"{seen} ({met:.0f} coincidences{match}).{rated}")
 
 
 def membranes(lines: Mapping[str, tuple], live: tuple | None = None) -> go.Figure:
