@@ -163,7 +163,10 @@ def test_a_lesson_runs_and_every_explorer_moves(page, lab, lesson):
         page.keyboard.press("ArrowLeft")
         page.wait_for_timeout(200)
         page.keyboard.press("ArrowLeft")
-        for _ in range(100):
+        for turn in range(100):
+            if turn in (30, 60):  # on a busy machine a key can come before the page listens to the kernel
+                handle.focus()
+                page.keyboard.press("ArrowLeft")
             if (solid or curves.inner_html() != before) and cell.locator(
                 "[role='status']"
             ).first.inner_text() != sentence:
