@@ -21,7 +21,7 @@ def mlp(dims: Sequence[int]) -> nn.Sequential:
     return nn.Sequential(*layers[:-1])
 
 
-def over_time(layer: nn.Module, x: Tensor) -> Tensor:
+def over_time(layer: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
     """A layer without memory on every timestep at once: x [T, B, …] is folded to [T*B, …] for it and unfolded again."""
     return layer(x.flatten(0, 1)).unflatten(0, x.shape[:2])
 

@@ -43,7 +43,7 @@ class SequenceTransformer(nn.Module):
             whole("timesteps", timesteps)
         self.embed, self.norm = nn.Linear(in_channels, dim, bias=False), nn.BatchNorm1d(dim)
         self.time = nn.Parameter(torch.randn(timesteps, dim)) if timesteps is not None else None
-        self.block = STAttenBlock(dim, heads, chunk_size, scale, mlp_ratio, mode, tau=tau)
+        self.block = STAttenBlock(dim, heads, chunk_size, mlp_ratio, tau, scale=scale, mode=mode)
         self.head_lif = spiking_neuron(tau=tau)
         self.head = nn.Linear(dim, num_classes)
 

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from helpers.data.checks import whole
 from helpers.neurons.networks import over_time
+from helpers.statten.patch_embedding import PatchEmbedding, normed
 from helpers.statten.spatial_temporal_attention import (
     ATTENTION_THRESHOLD,
     check_chunks,
@@ -23,11 +24,6 @@ from helpers.statten.spatial_temporal_attention import (
 )
 
 MODES = ("statten", "sdt")
-
-
-def _pool() -> nn.MaxPool2d:
-    """The event mode's pool: a spike spreads to its neighbours."""
-    return nn.MaxPool2d(3, 1, 1)
 
 
 class SpikingSelfAttention(nn.Module):
@@ -73,14 +69,14 @@ class SpikingSelfAttention(nn.Module):
             setattr(self, f"{name}_lif", spiking_neuron(tau=tau))
         self.attn_lif = spiking_neuron(ATTENTION_THRESHOLD, tau)
         self.proj_conv, self.proj_bn = nn.Conv2d(dim, dim, 1), nn.BatchNorm2d(dim)
-        self.pool = _pool()
+        self.pool = nn.MaxPool2d(3, 1, 1)  # of event streams: a spike spreads to its neighbours
 
     def qkv(self, spikes: Tensor) -> list[Tensor]:
         """Queries, keys and values of spikes [T, B, D, H, W], each in {0, 1} and [T, B, h, N, d]."""
         found = []
         for name in "qkv":
-            layers = nn.Sequential(getattr(self, f"{name}_conv"), getattr(self, f"{name}_bn"))
-            fired = getattr(self, f"{name}_lif")(over_time(layers, spikes))
+            conv, norm, neuron = (getattr(self, f"{name}_{part}") for part in ("conv", "bn", "lif"))
+            fired = neuron(normed(conv, norm, spikes))
             if self.dvs and self.mode == "statten":
                 fired = over_time(self.pool, fired)
             found.append(self._to_heads(fired))
@@ -116,7 +112,7 @@ class SpikingSelfAttention(nn.Module):
         if self.mode == "statten":
             check_chunks(len(x), self.chunk_size)
         attended = self.attend(self.first_lif(x))
-        return over_time(nn.Sequential(self.proj_conv, self.proj_bn), attended) + x
+        return normed(self.proj_conv, self.proj_bn, attended) + x
 
     def _to_heads(self, x: Tensor) -> Tensor:
         return x.flatten(3).unflatten(2, (self.heads, -1)).transpose(-2, -1)  # (T, B, h, N, d)
@@ -149,85 +145,32 @@ class ChannelMLP(nn.Module):
             ValueError: x has no five axes.
         """
         _check_map(x)
-        middle = over_time(nn.Sequential(self.fc1_conv, self.fc1_bn), self.fc1_lif(x))
+        middle = normed(self.fc1_conv, self.fc1_bn, self.fc1_lif(x))
         if self.inner_shortcut:
             x = middle = middle + x
-        return over_time(nn.Sequential(self.fc2_conv, self.fc2_bn), self.fc2_lif(middle)) + x
+        return normed(self.fc2_conv, self.fc2_bn, self.fc2_lif(middle)) + x
 
 
 class STAttenBlock(nn.Module):
-    """Attention, then the MLP, each with a shortcut from membrane to membrane. Arguments as for `SpikingSelfAttention`.
+    """Attention, then the MLP, each with a shortcut from membrane to membrane.
 
     Args:
+        dim, heads, chunk_size: see `SpikingSelfAttention`.
         mlp_ratio: hidden channels of the MLP over dim.
+        tau: time constant of all neurons, in steps.
+        attention: scale, mode and dvs of `SpikingSelfAttention`.
     """
 
     def __init__(
-        self,
-        dim: int,
-        heads: int,
-        chunk_size: int,
-        scale: float | None = None,
-        mlp_ratio: float = 4.0,
-        mode: str = "statten",
-        dvs: bool = False,
-        tau: float = 2.0,
+        self, dim: int, heads: int, chunk_size: int, mlp_ratio: float = 4.0, tau: float = 2.0, **attention
     ) -> None:
         super().__init__()
-        self.attn = SpikingSelfAttention(dim, heads, chunk_size, scale, mode, dvs, tau)
+        self.attn = SpikingSelfAttention(dim, heads, chunk_size, tau=tau, **attention)
         self.mlp = ChannelMLP(dim, int(dim * mlp_ratio), tau)
 
     def forward(self, x: Tensor) -> Tensor:
         """Membranes [T, B, D, H, W] -> [T, B, D, H, W]; errors as `SpikingSelfAttention`."""
         return self.mlp(self.attn(x))
-
-
-class PatchEmbedding(nn.Module):
-    """Pictures become tokens: four 3×3 convolutions with neurons between, and a learned word about position.
-
-    Widths D/8, D/4, D/2, D. The result is a membrane, not spikes: the last convolution plus a convolution of its spikes.
-
-    Args:
-        in_channels: of the pictures.
-        dim: channels D, divisible by 8.
-        pooling_stat: after which of the four convolutions to halve the picture, "0011" as for CIFAR-10.
-        tau: time constant of the neurons, in steps.
-
-    Raises:
-        ValueError: dim not divisible by 8, or a pooling_stat that is not four digits 0 or 1.
-    """
-
-    def __init__(self, in_channels: int, dim: int, pooling_stat: str = "0011", tau: float = 2.0) -> None:
-        super().__init__()
-        if dim % 8 or dim < 8:
-            raise ValueError(f"dim is {dim}, but the first convolution has dim/8 channels: it must be divisible by 8.")
-        if len(pooling_stat) != 4 or set(pooling_stat) - {"0", "1"}:
-            raise ValueError(f"pooling_stat is {pooling_stat!r}, but it must be four digits, each 0 or 1.")
-        widths = (in_channels, dim // 8, dim // 4, dim // 2, dim)
-        for index, tail in enumerate(("", "1", "2", "3")):
-            setattr(self, f"proj_conv{tail}", nn.Conv2d(widths[index], widths[index + 1], 3, 1, 1, bias=False))
-            setattr(self, f"proj_bn{tail}", nn.BatchNorm2d(widths[index + 1]))
-            setattr(self, f"proj_lif{tail}", spiking_neuron(tau=tau))
-        self.pools = [digit == "1" for digit in pooling_stat]
-        self.pool = nn.MaxPool2d(3, 2, 1)
-        self.rpe_conv, self.rpe_bn = nn.Conv2d(dim, dim, 3, 1, 1, bias=False), nn.BatchNorm2d(dim)
-
-    def forward(self, x: Tensor, timesteps: int) -> Tensor:
-        """Membranes [T, B, D, H', W'] of still pictures [B, C, H, W] or of a sequence [T, B, C, H, W].
-
-        The first convolution of a still picture is the same in every step, so it is computed once.
-        """
-        for index, tail in enumerate(("", "1", "2", "3")):
-            layers = nn.Sequential(getattr(self, f"proj_conv{tail}"), getattr(self, f"proj_bn{tail}"))
-            still = index == 0 and x.dim() == 4
-            x = layers(x).expand(timesteps, -1, -1, -1, -1) if still else over_time(layers, x)
-            last = index == 3
-            if not last:
-                x = getattr(self, f"proj_lif{tail}")(x)
-            if self.pools[index]:
-                x = over_time(self.pool, x)
-        spikes = self.proj_lif3(x)
-        return x + over_time(nn.Sequential(self.rpe_conv, self.rpe_bn), spikes)
 
 
 class SpikingTransformer(nn.Module):
@@ -241,7 +184,9 @@ class SpikingTransformer(nn.Module):
         timesteps: T.
         chunk_size: timesteps that see each other; it divides T.
         num_classes: outputs.
-        pooling_stat, mlp_ratio, mode, dvs, tau: see `PatchEmbedding` and `SpikingSelfAttention`.
+        pooling_stat: see `PatchEmbedding`.
+        tau: time constant of all neurons, in steps.
+        block: mlp_ratio, scale, mode and dvs of `STAttenBlock`.
 
     Raises:
         ValueError: chunk_size does not divide timesteps, or as the parts say.
@@ -257,10 +202,8 @@ class SpikingTransformer(nn.Module):
         chunk_size: int,
         num_classes: int,
         pooling_stat: str = "0011",
-        mlp_ratio: float = 4.0,
-        mode: str = "statten",
-        dvs: bool = False,
         tau: float = 2.0,
+        **block,
     ) -> None:
         super().__init__()
         check_chunks(timesteps, chunk_size)
@@ -268,8 +211,7 @@ class SpikingTransformer(nn.Module):
             whole(name, value)
         self.timesteps = timesteps
         self.patch_embed = PatchEmbedding(in_channels, dim, pooling_stat, tau)
-        settings = {"mlp_ratio": mlp_ratio, "mode": mode, "dvs": dvs, "tau": tau}
-        self.block = nn.ModuleList(STAttenBlock(dim, heads, chunk_size, **settings) for _ in range(depth))
+        self.block = nn.ModuleList(STAttenBlock(dim, heads, chunk_size, tau=tau, **block) for _ in range(depth))
         self.head_lif = spiking_neuron(tau=tau)
         self.head = nn.Linear(dim, num_classes)
         self.apply(_initialise)

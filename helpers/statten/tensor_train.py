@@ -15,6 +15,9 @@ Neural Network Training", DATE 2024, official code; I. Oseledets, "Tensor-Train 
 2011, algorithm 1 (TT-SVD).
 """
 
+from collections.abc import Callable
+from functools import partial
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -177,14 +180,6 @@ class TTConv2d(nn.Module):
         """The four convolutions, in order."""
         return self.first_layer, self.second_layer, self.third_layer, self.fourth_layer
 
-    def steps(self, timesteps: int) -> int:
-        """How many of these timesteps run all cores.
-
-        Raises:
-            ValueError: full_steps is more than there are.
-        """
-        return full_timesteps(self.mode, self.full_steps, timesteps)
-
     def forward(self, x: Tensor) -> Tensor:
         """Spikes [T, B, I, H, W] -> currents [T, B, O, H, W], half the side with `downsample`.
 
@@ -192,18 +187,15 @@ class TTConv2d(nn.Module):
             ValueError: x has no five axes, an odd side meets `downsample`, or full_steps exceeds T.
         """
         _check_input(x, self.downsample)
-        full = self.steps(len(x))
-        z = over_time(self.first_layer, x)
-        parts = [z[full:]] if full < len(x) else []
-        if full:
-            early = z[:full]
-            if self.mode == "stt":
-                early = over_time(self.third_layer, over_time(self.second_layer, early))
-            else:
-                early = (over_time(self.second_layer, early) + over_time(self.third_layer, early)) / 2
-            parts.insert(0, early)
-        y = over_time(self.fourth_layer, torch.cat(parts) if len(parts) > 1 else parts[0])
+        full = full_timesteps(self.mode, self.full_steps, len(x))
+        z = _by_time(over_time(self.first_layer, x), full, self._middle, nn.Identity())
+        y = over_time(self.fourth_layer, z)
         return over_time(self.pool, y) if self.downsample else y
+
+    def _middle(self, z: Tensor) -> Tensor:
+        if self.mode == "stt":
+            return over_time(self.third_layer, over_time(self.second_layer, z))
+        return (over_time(self.second_layer, z) + over_time(self.third_layer, z)) / 2
 
     @classmethod
     def from_dense(
@@ -263,10 +255,7 @@ class MergedConv2d(nn.Module):
         """As the layer that was merged; errors too."""
         _check_input(x, self.downsample)
         full = full_timesteps(self.mode, self.full_steps, len(x))
-        parts = [over_time(self.full, x[:full])] if full else []
-        if full < len(x):
-            parts.append(over_time(self.late, x[full:]))
-        y = torch.cat(parts) if len(parts) > 1 else parts[0]
+        y = _by_time(x, full, partial(over_time, self.full), partial(over_time, self.late))
         return over_time(self.pool, y) if self.downsample else y
 
 
@@ -276,6 +265,12 @@ def merge_ttconv(layer: TTConv2d) -> MergedConv2d:
     Exact up to rounding, at the borders too: no core has a bias, so padding with zeros commutes.
     """
     return MergedConv2d(layer)
+
+
+def _by_time(x: Tensor, full: int, early: Callable, late: Callable) -> Tensor:
+    """`early` of the first `full` timesteps and `late` of the others, in one tensor."""
+    parts = [layer(part) for layer, part in ((early, x[:full]), (late, x[full:])) if len(part)]
+    return torch.cat(parts) if len(parts) > 1 else parts[0]
 
 
 def _check_input(x: Tensor, downsample: bool) -> None:

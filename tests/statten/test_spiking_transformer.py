@@ -360,7 +360,7 @@ def gradients(net, x, y):
 @pytest.mark.parametrize("mode", ["statten", "sdt"])
 @pytest.mark.parametrize("dvs", [False, True])
 def test_gradients_reach_every_parameter_of_the_picture_net(mode, dvs):
-    net = SpikingTransformer(2, 16, 2, 4, 4, 2, 5, "0011", 2.0, mode, dvs)
+    net = SpikingTransformer(2, 16, 2, 4, 4, 2, 5, mlp_ratio=2.0, mode=mode, dvs=dvs)
     found = gradients(lively(net), torch.rand(6, 2, 16, 16), torch.arange(6) % 5)
     assert all(each is not None and each.isfinite().all() for each in found.values())
     # A bias before a norm moves nothing.

@@ -12,7 +12,15 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.nn import functional as F
 
-from helpers.statten.tensor_train import MODES, TTConv2d, cross_cores, merge_ttconv, tt_reconstruct, tt_svd
+from helpers.statten.tensor_train import (
+    MODES,
+    TTConv2d,
+    cross_cores,
+    full_timesteps,
+    merge_ttconv,
+    tt_reconstruct,
+    tt_svd,
+)
 
 FILE = np.load(Path(__file__).parents[1] / "golden" / "tt_snn.npz")
 LAPLACE = torch.tensor([[0.0, 1, 0], [1, -4, 1], [0, 1, 0]], dtype=torch.float64)
@@ -68,7 +76,7 @@ def unfoldings(weight):
 def one_after_the_other(layer, x):
     """The equations of the module docstring, a timestep at a time."""
     first, second, third, fourth = layer.cores
-    full = layer.steps(len(x))
+    full = full_timesteps(layer.mode, layer.full_steps, len(x))
     steps = []
     for t, now in enumerate(x):
         z = first(now)
@@ -218,7 +226,7 @@ def test_no_step_full_is_a_pointwise_convolution(case):
 @given(layers(modes=("htt",)))
 def test_early_steps_are_those_of_the_parallel_pipeline_and_late_ones_pointwise(case):
     layer, x = case
-    full, found = layer.steps(len(x)), layer(x)
+    full, found = full_timesteps(layer.mode, layer.full_steps, len(x)), layer(x)
     layer.full_steps = 0
     assert torch.allclose(found[full:], layer(x)[full:], rtol=0, atol=1e-12)
     layer.mode = "ptt"
@@ -234,8 +242,8 @@ def test_any_split_of_any_number_of_timesteps_runs():
 
 @pytest.mark.parametrize("steps, full", [(1, 1), (2, 1), (3, 2), (4, 2), (5, 3), (8, 4)])
 def test_half_of_the_steps_are_full_unless_told_otherwise(steps, full):
-    assert TTConv2d(3, 3, 2, "htt").steps(steps) == full
-    assert TTConv2d(3, 3, 2, "stt").steps(steps) == TTConv2d(3, 3, 2, "ptt").steps(steps) == steps
+    assert full_timesteps("htt", None, steps) == full
+    assert full_timesteps("stt", None, steps) == full_timesteps("ptt", None, steps) == steps
 
 
 @quick
