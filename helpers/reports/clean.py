@@ -54,8 +54,8 @@ def _keep(output: dict) -> bool:
 def publish(notebook: dict) -> dict:
     """`lean`, and in place nothing that differs from run to run or machine to machine: what `course notebooks` commits.
 
-    Streams to stderr and outputs of cells tagged `volatile` go, object addresses are cut, the injected parameters cell is
-    dropped, metadata is reduced to the kernel's and the language's name.
+    Streams to stderr and outputs of cells tagged `volatile` go, what was printed in several messages becomes one, object
+    addresses are cut, the injected parameters cell is dropped, metadata is reduced to the kernel's and the language's name.
     """
     notebook["cells"] = [
         cell for cell in notebook["cells"] if "injected-parameters" not in cell["metadata"].get("tags", [])
@@ -66,7 +66,7 @@ def publish(notebook: dict) -> dict:
             continue
         if VOLATILE in cell["metadata"].get("tags", []):
             cell["outputs"] = []
-        cell["outputs"] = [output for output in cell["outputs"] if output.get("name") != "stderr"]
+        cell["outputs"] = _joined([output for output in cell["outputs"] if output.get("name") != "stderr"])
         for output in cell["outputs"]:
             if "text/plain" in output.get("data", {}):
                 output["data"]["text/plain"] = _ADDRESS.sub("", "".join(output["data"]["text/plain"]))
@@ -75,6 +75,17 @@ def publish(notebook: dict) -> dict:
         "language_info": {"name": "python"},
     }
     return notebook
+
+
+def _joined(outputs: list[dict]) -> list[dict]:
+    """Printed text that stands in a row as one output: where a kernel cuts it depends on how busy the machine is."""
+    kept = []
+    for output in outputs:
+        if output["output_type"] == "stream" and kept and kept[-1]["output_type"] == "stream":
+            kept[-1]["text"] = "".join(kept[-1]["text"]) + "".join(output["text"])
+        else:
+            kept.append(output)
+    return kept
 
 
 def before_save(model: dict, **_other) -> None:

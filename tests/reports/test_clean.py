@@ -147,6 +147,14 @@ def test_publishing_drops_what_differs_from_run_to_run():
     assert said["text"] == "said" and thing["data"]["text/plain"] == "<Thing>"
 
 
+def test_publishing_joins_what_was_printed_in_several_messages():
+    said = [nb.new_output("stream", name="stdout", text=text) for text in ("one\n", "two\n", "three\n")]
+    warned = nb.new_output("stream", name="stderr", text="careful\n")
+    table = show(html="<table>", text="t")
+    outputs = publish(notebook_with(said[0], warned, said[1], table, said[2]))["cells"][1]["outputs"]
+    assert [output.get("text") for output in outputs] == ["one\ntwo\n", None, "three\n"]
+
+
 def test_publishing_leaves_only_the_kernels_and_the_languages_name():
     assert publish(full())["metadata"] == {
         "kernelspec": {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"},
