@@ -87,7 +87,9 @@ def read_clip(
     stop = None if frames is None else start + frames * every
     taken = [_sized(frame, size) for frame in islice(stored, start, stop, every)]
     if len(taken) < (frames or 1):
-        wanted = f"{frames} frames from number {start} on, every {every}" if frames else f"frames from number {start} on"
+        wanted = (
+            f"{frames} frames from number {start} on, every {every}" if frames else f"frames from number {start} on"
+        )
         raise DataError(f"{path} has only {len(taken)} of the {wanted}: ask for fewer, or take a longer clip.")
     return Clip(path.stem, torch.stack(taken), fps / every)
 

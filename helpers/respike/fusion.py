@@ -169,7 +169,7 @@ class CrossAttentionFusion(nn.Module):
 
     @torch.no_grad()
     def attention(self, x: Tensor, context: Tensor) -> Tensor:
-        """Where each place of x [B, c, h, w] looks in the context [B, c', h', w']: [B, heads, h·w, h'·w'], each row sums to 1.
+        """Where each place of x [B, c, h, w] looks in the context [B, c', h', w']: shares [B, heads, h·w, h'·w'].
 
         Raises:
             ValueError: as `forward`.

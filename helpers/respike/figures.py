@@ -1,0 +1,212 @@
+"""The figures of lesson 04.1, its clips and its nets: pure functions of plain values, shared by lessons and apps."""
+
+from collections.abc import Mapping
+
+import numpy as np
+import plotly.graph_objects as go
+from numpy.typing import ArrayLike
+from plotly.subplots import make_subplots
+
+from helpers.lab.style import COLOURS, INK, titled
+
+INKED = [[0, "rgba(128,128,128,0.08)"], [1, COLOURS["blue"]]]
+SIGNED = [[0, COLOURS["vermilion"]], [0.5, "rgba(128,128,128,0.08)"], [1, COLOURS["blue"]]]
+GAP = 2
+
+
+def _strip(pictures: np.ndarray) -> np.ndarray:
+    """Pictures [T, H, W] side by side with gaps: [H, T·(W + GAP)]."""
+    # Single precision: a committed notebook holds each strip once a frame.
+    padded = np.full((*pictures.shape[:2], pictures.shape[2] + GAP), np.nan, np.float32)
+    padded[..., : pictures.shape[2]] = pictures
+    return padded.transpose(1, 0, 2).reshape(pictures.shape[1], -1)
+
+
+def _picture(figure: go.Figure, z: np.ndarray, signed: bool, row: int, col: int) -> None:
+    scale, low = (SIGNED, -1.0) if signed else (INKED, 0.0)
+    heat = {"colorscale": scale, "zmin": low, "zmax": 1.0, "showscale": False, "hoverinfo": "skip"}
+    figure.add_heatmap(z=np.asarray(z, np.float32), **heat, row=row, col=col)
+    figure.update_xaxes(visible=False, row=row, col=col)
+    figure.update_yaxes(visible=False, autorange="reversed", row=row, col=col)
+
+
+def _box(figure: go.Figure, left: float, top: float, wide: float, high: float, colour: str, row: int, col: int) -> None:
+    corners = {"x0": left - 0.5, "x1": left + wide - 0.5, "y0": top - 0.5, "y1": top + high - 0.5}
+    figure.add_shape(type="rect", **corners, line={"color": colour, "width": 3}, row=row, col=col)
+
+
+def _film(figure: go.Figure, frames: np.ndarray, stride: int, row: int, **place) -> None:
+    """Two strips: the frames with key frames outlined, and below what they differ by from their key frame."""
+    count, high, wide = frames.shape
+    keys = frames[np.arange(count) // stride * stride]
+    for offset, strip, signed in ((0, frames, False), (1, frames - keys, True)):
+        _picture(figure, _strip(strip), signed, row + offset, place.get("col", 1))
+        for key in range(0, count, stride):
+            box = (key * (wide + GAP), 0, wide, high, COLOURS["green"])
+            _box(figure, *box, row + offset, place.get("col", 1))
+
+
+def film(frames: ArrayLike, stride: int, name: str = "") -> go.Figure:
+    """A clip as a film strip: frames with key frames outlined, residuals below.
+
+    Args:
+        frames: [T, H, W], 0 to 1.
+        stride: frames a group.
+        name: what is seen.
+    """
+    frames = np.asarray(frames, dtype=float)
+    figure = make_subplots(rows=2, vertical_spacing=0.08, row_titles=["frames", "residuals"])
+    _film(figure, frames, stride, 1)
+    figure.update_layout(height=330, margin_t=84, margin_l=24, margin_r=56)
+    said = f"Every {stride}th frame is a key frame (green). Below: what the others add (blue) and take away (orange)."
+    return titled(figure, f"A clip: {name}" if name else "A clip", said)
+
+
+def player(
+    frames: ArrayLike,
+    stride: int,
+    frame: int,
+    threshold: float,
+    name: str,
+    energy: Mapping[str, float],
+    accuracy: float | None = None,
+) -> go.Figure:
+    """One frame of a clip and its residual, large; how much changes in each frame; what the stride costs.
+
+    Args:
+        frames: [T, H, W], 0 to 1.
+        stride: frames a group.
+        frame: which one is large.
+        threshold: how large a residual must be to count as a change.
+        name: the class of the clip.
+        energy: µJ a clip by part, at this stride.
+        accuracy: of the net at this stride, in [0, 1].
+    """
+    frames = np.asarray(frames, dtype=float)
+    count, high, wide = frames.shape
+    residuals = frames - frames[np.arange(count) // stride * stride]
+    grid = [[{}, {}, {}, {}], [{"colspan": 4}, None, None, None], [{"colspan": 4}, None, None, None]]
+    titles = [f"frame {frame}", "its residual", "changed pixels", "a prediction costs"]
+    figure = make_subplots(
+        rows=3,
+        cols=4,
+        specs=grid,
+        row_heights=[0.5, 0.25, 0.25],
+        column_widths=[0.22, 0.22, 0.28, 0.28],
+        vertical_spacing=0.09,
+        horizontal_spacing=0.09,
+        subplot_titles=titles,
+    )
+    is_key = frame % stride == 0
+    _picture(figure, frames[frame], False, 1, 1)
+    _picture(figure, residuals[frame], True, 1, 2)
+    if is_key:
+        _box(figure, 0, 0, wide, high, COLOURS["green"], 1, 1)
+    _film(figure, frames, stride, 2)
+    for row in (2, 3):
+        _box(figure, frame * (wide + GAP) - 1, -1, wide + 2, high + 2, INK, row, 1)
+
+    changed = 100 * (np.abs(residuals) > threshold).mean((1, 2))
+    colours = [COLOURS["vermilion"] if t == frame else "rgba(128,128,128,0.5)" for t in range(count)]
+    figure.add_bar(x=np.arange(count), y=changed, marker_color=colours, showlegend=False, row=1, col=3)
+    figure.update_xaxes(title="frame", dtick=max(1, count // 8), showgrid=False, row=1, col=3)
+    figure.update_yaxes(title=f"|R| > {threshold:g} [%]", rangemode="tozero", row=1, col=3)
+    palette = [COLOURS[colour] for colour in ("blue", "ochre", "vermilion", "purple")]
+    figure.add_bar(x=list(energy), y=list(energy.values()), marker_color=palette, showlegend=False, row=1, col=4)
+    figure.update_xaxes(showgrid=False, tickangle=0, tickfont={"size": 10}, row=1, col=4)
+    figure.update_yaxes(title="µJ a clip", rangemode="tozero", row=1, col=4)
+    figure.update_layout(height=560, margin_t=110)
+    part = (
+        "a key frame: no residual"
+        if is_key
+        else f"{changed[frame]:.0f} % of the pixels differ from frame {frame - frame % stride}"
+    )
+    rated = "" if accuracy is None else f", {accuracy:.1%} right"
+    total = sum(energy.values())
+    said = f"Frame {frame} is {part}." if is_key else f"Frame {frame}: {part}."
+    return titled(figure, f"{name}, stride {stride}", f"{said} The hybrid: {total:.2f} µJ a clip{rated}.")
+
+
+def halves(
+    scores: Mapping[str, Mapping[str, tuple[float, float]]], live: Mapping[str, Mapping[str, float]] | None = None
+) -> go.Figure:
+    """What each net knows: bars for digit, direction and both.
+
+    Args:
+        scores: by net, by question ("digit", "direction", "accuracy"): mean and standard deviation over seeds.
+        live: by net, by question: what this run measured.
+    """
+    figure = go.Figure()
+    parts = (("digit", "the digit", "blue", ""), ("direction", "the direction", "vermilion", "/"))
+    parts += (("accuracy", "both", "green", "x"),)
+    names = list(scores) or list(live or {})
+    for index, (key, label, colour, shape) in enumerate(parts):
+        if scores:
+            mean, std = (100 * np.array([scores[name][key][part] for name in names]) for part in (0, 1))
+            figure.add_bar(
+                x=names,
+                y=mean,
+                error_y={"array": std, "thickness": 1.5},
+                name=label,
+                marker={"color": COLOURS[colour], "pattern": {"shape": shape, "solidity": 0.4}},
+                offsetgroup=str(index),
+            )
+        if live:
+            known = [name for name in names if name in live]
+            figure.add_scatter(
+                x=[names.index(name) + 0.27 * (index - 1) for name in known],
+                y=[100 * live[name][key] for name in known],
+                mode="markers",
+                xaxis="x2",
+                showlegend=index == 0,
+                name="this run",
+                marker={"symbol": "diamond-open", "size": 11, "color": INK, "line": {"width": 2.5}},
+            )
+    ways = {"line": {"color": INK, "dash": "dot", "width": 1}}
+    figure.add_hline(y=25, annotation={"text": "a guess among four"}, annotation_position="top right", **ways)
+    edge = [-0.5, len(names) - 0.5]
+    figure.update_layout(
+        barmode="group",
+        bargap=0.2,
+        height=440,
+        margin_t=120,
+        xaxis={"range": edge},
+        xaxis2={"range": edge, "overlaying": "x", "visible": False},
+    )
+    figure.update_yaxes(title="held-out clips right [%]", range=[0, 104])
+    return titled(figure, "Who knows what?", "Bars: mean ± standard deviation over recorded seeds.")
+
+
+def attention(key: ArrayLike, residual: ArrayLike, weights: ArrayLike, place: int, name: str = "") -> go.Figure:
+    """Where one place of the moving picture looks in the key frame, and where all places look on average.
+
+    Args:
+        key: [H, W], the key frame.
+        residual: [H, W], what the asking step sees.
+        weights: [N, M], attention of all N places (a square grid) over M (a square grid); rows sum to 1.
+        place: which of the N asks.
+        name: the class of the clip.
+    """
+    key, residual, weights = (np.asarray(part, dtype=float) for part in (key, residual, weights))
+    asking, asked = (int(round(count**0.5)) for count in weights.shape)
+    titles = ["asks: the moving picture", "is asked: the key frame", "all places, on average"]
+    figure = make_subplots(cols=3, horizontal_spacing=0.05, subplot_titles=titles)
+    _picture(figure, residual, True, 1, 1)
+    for col, looks in ((2, weights[place]), (3, weights.mean(0))):
+        _picture(figure, key, False, 1, col)
+        side = key.shape[0] / asked
+        centres = (np.arange(asked) + 0.5) * side - 0.5
+        clear = [[0, "rgba(213,94,0,0)"], [1, "rgba(213,94,0,0.85)"]]
+        cells = looks.reshape(asked, asked).astype(np.float32)
+        heat = {"colorscale": clear, "zmin": 0, "zmax": float(weights.max()), "showscale": False, "hoverinfo": "skip"}
+        figure.add_heatmap(x=centres, y=centres, z=cells, **heat, row=1, col=col)
+    step = residual.shape[0] / asking
+    for col in (1, 2):
+        _box(figure, place % asking * step, place // asking * step, step, step, COLOURS["green"], 1, col)
+    figure.update_layout(height=400, margin_t=120, margin_l=24)
+    mine = weights[place]
+    spread = np.exp(-(mine * np.log(mine + 1e-12)).sum())
+    ink = key.reshape(asked, -1, asked, key.shape[1] // asked).mean((1, 3)).ravel() > 0.1
+    said = f"It spreads over {spread:.0f} of {weights.shape[1]} places; {mine[ink].sum():.0%} lies on ink"
+    said += f" ({ink.mean():.0%} of the places have ink)."
+    return titled(figure, f"What does it ask the key frame? {name}", said)
