@@ -47,10 +47,22 @@ def _values(pairs: tuple[str, ...]) -> dict[str, str]:
 
 
 @main.command("list")
-def list_() -> None:
-    """The lessons: name, minutes, title."""
+@click.argument("lesson", required=False)
+def list_(lesson: str | None) -> None:
+    """The lessons: name, minutes, title. With LESSON, its parameters: default, meaning, what is allowed."""
     from helpers.lab import ledger
 
+    if lesson:
+        from helpers.lab import parameters as grammar
+
+        try:
+            known = grammar.declared(grammar.lesson_name(lesson))
+        except grammar.ParameterError as error:
+            raise Refused(str(error)) from None
+        for parameter in known.values():
+            click.echo(f"  {parameter.name}={parameter.default}")
+            click.echo(f"      {parameter.help}; {parameter.allowed}")
+        return
     chapter = ""
     for lesson in ledger.lessons().values():
         if lesson.chapter != chapter:

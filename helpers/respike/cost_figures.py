@@ -40,7 +40,7 @@ def bill(energy: Mapping[str, Mapping[str, float]]) -> go.Figure:
         )
     figure.update_xaxes(title="arithmetic of a prediction [µJ], 45 nm, float32")
     figure.update_yaxes(title="net", autorange="reversed")
-    figure.update_layout(barmode="stack", height=400, margin_t=120)
+    figure.update_layout(barmode="stack", height=400, margin_t=120, legend_traceorder="normal")
     total = {name: sum(each.values()) for name, each in energy.items()}
     said = ", ".join(f"{name} {value:.1f}" for name, value in total.items() if name in ("hybrid", "fusion", "twin"))
     return titled(figure, "What does a prediction cost?", f"In µJ: {said}.")
@@ -69,7 +69,8 @@ def plane(counts: Mapping[str, Mapping[str, float]], mac_pj: float, ac_pj: float
             row=1,
             col=1,
         )
-    figure.update_xaxes(title="arithmetic of a prediction [µJ]", type="log", row=1, col=1)
+    ticks = [scale * ten for ten in (0.01, 0.1, 1, 10, 100) for scale in (1, 2, 5)]
+    figure.update_xaxes(title="arithmetic of a prediction [µJ]", type="log", tickvals=ticks, row=1, col=1)
     figure.update_yaxes(title="accuracy [%]", range=[0, 104], row=1, col=1)
     axis = np.arange(1, 17)
     even = np.minimum(mac_pj / (ac_pj * axis), 1.0)

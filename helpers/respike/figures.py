@@ -91,9 +91,9 @@ def player(
         rows=3,
         cols=4,
         specs=grid,
-        row_heights=[0.5, 0.25, 0.25],
+        row_heights=[0.46, 0.27, 0.27],
         column_widths=[0.22, 0.22, 0.28, 0.28],
-        vertical_spacing=0.09,
+        vertical_spacing=0.13,
         horizontal_spacing=0.09,
         subplot_titles=titles,
     )
@@ -115,7 +115,7 @@ def player(
     figure.add_bar(x=list(energy), y=list(energy.values()), marker_color=palette, showlegend=False, row=1, col=4)
     figure.update_xaxes(showgrid=False, tickangle=0, tickfont={"size": 10}, row=1, col=4)
     figure.update_yaxes(title="µJ a clip", rangemode="tozero", row=1, col=4)
-    figure.update_layout(height=560, margin_t=110)
+    figure.update_layout(height=600, margin_t=110)
     part = (
         "a key frame: no residual"
         if is_key
@@ -205,8 +205,8 @@ def attention(key: ArrayLike, residual: ArrayLike, weights: ArrayLike, place: in
         _box(figure, place % asking * step, place // asking * step, step, step, COLOURS["green"], 1, col)
     figure.update_layout(height=400, margin_t=120, margin_l=24)
     mine = weights[place]
-    spread = np.exp(-(mine * np.log(mine + 1e-12)).sum())
     ink = key.reshape(asked, -1, asked, key.shape[1] // asked).mean((1, 3)).ravel() > 0.1
-    said = f"It spreads over {spread:.0f} of {weights.shape[1]} places; {mine[ink].sum():.0%} lies on ink"
-    said += f" ({ink.mean():.0%} of the places have ink)."
+    shared = np.minimum(mine, weights.mean(0)).sum()
+    said = f"{mine[ink].sum():.0%} of its attention lies on ink, which covers {ink.mean():.0%} of the places. "
+    said += f"It shares {shared:.0%} with the average."
     return titled(figure, f"What does it ask the key frame? {name}", said)

@@ -9,6 +9,7 @@ from click.testing import CliRunner
 
 from helpers.data import external
 from helpers.data.idx import DataError
+from helpers.lab import parameters
 from helpers.reports import commit, execute, record
 from helpers.reports.cli import main
 from helpers.reports.doctor import examine
@@ -70,6 +71,15 @@ def test_list_names_lessons_with_minutes_and_title(clone):
     clone.lesson()
     lines = course("list").output.splitlines()
     assert lines[0] == "Part" and lines[1].split(maxsplit=1) == ["01_part/01_lesson", "20 min  A lesson"]
+
+
+def test_list_of_a_lesson_names_its_parameters(clone):
+    clone.lesson()
+    lines = course("list", "01_part/01_lesson").output.splitlines()
+    known = parameters.declared("01_part/01_lesson")
+    assert [line.strip() for line in lines[::2]] == [f"{name}={p.default}" for name, p in known.items()]
+    assert all(p.allowed in line for p, line in zip(known.values(), lines[1::2], strict=True))
+    assert course("list", "nope").exit_code == 2
 
 
 # report
