@@ -7,6 +7,7 @@ import importlib.util
 import math
 import os
 import zipfile
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
@@ -73,7 +74,7 @@ def read_clip(
     if frames is not None:
         whole("frames", frames)
     if size is not None:
-        if len(size) != 2:
+        if not isinstance(size, tuple | list) or len(size) != 2:
             raise ValueError(f"size is {size}, but (height, width) is needed.")
         for side in size:
             whole("each side of size", side)
@@ -105,7 +106,8 @@ def windows(frames: Tensor, length: int, hop: int | None = None) -> Tensor:
     Raises:
         ValueError: fewer frames than a window needs, or numbers that are not whole.
     """
-    hop = whole("length", length) if hop is None else whole("hop", hop)
+    whole("length", length)
+    hop = length if hop is None else whole("hop", hop)
     if len(frames) < length:
         raise ValueError(f"the clip has {len(frames)} frames, but a window of {length} was asked for.")
     return frames.unfold(0, length, hop).movedim(-1, 1)
@@ -192,8 +194,10 @@ def _stored(path: Path) -> tuple[Iterator[Tensor], float]:
             array, fps = archive["frames"], float(archive["fps"]) if "fps" in archive else math.nan
     except KeyError:
         raise DataError(f"{path} has no array `frames`: save uint8 [T, H, W, 3] under that name.") from None
-    except (OSError, ValueError, TypeError, EOFError, zipfile.BadZipFile) as error:
+    except (OSError, ValueError, TypeError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
         raise DataError(f"{path} cannot be read ({error}): fetch it again.") from None
+    if not isinstance(array, np.ndarray):
+        raise DataError(f"{path} holds `frames` that are no array: save uint8 [T, H, W, 3] under that name.")
     array = array[..., None] if array.ndim == 3 else array
     if array.dtype != np.uint8 or array.ndim != 4 or array.shape[3] not in (1, 3) or not all(array.shape):
         raise DataError(
@@ -209,32 +213,44 @@ def _decoded(path: Path) -> tuple[Iterator[Tensor], float]:
     import av
 
     try:
-        with av.open(str(path)) as container:
+        with _opened(path) as container:
             if not container.streams.video:
                 raise DataError(f"{path} holds no pictures: give a video.")
-            stream = container.streams.video[0]
-            fps = float(stream.average_rate or math.nan)
-            seconds = (container.duration or 0) / 1e6
+            fps = float(container.streams.video[0].average_rate or math.nan)
     except av.FFmpegError as error:
         raise DataError(f"{path} cannot be decoded ({error.strerror}): fetch it again.") from None
-    # Some containers count their frames, others only say how long they last.
-    promised = stream.frames or (seconds * fps if seconds > 0 and fps > 0 else 0)
-    return _frames(path, int(promised)), fps
+    return _frames(path, fps), fps
 
 
-def _frames(path: Path, promised: int) -> Iterator[Tensor]:
+def _opened(path: Path):
     import av
 
-    count = 0
+    # "file:" keeps a name like take:2.avi from being read as an address; a title in any letters is no fault.
+    return av.open(f"file:{path}", metadata_errors="ignore")
+
+
+def _frames(path: Path, fps: float) -> Iterator[Tensor]:
+    import av
+
+    count, first, last = 0, math.inf, -math.inf
     try:
-        with av.open(str(path)) as container:
-            for frame in container.decode(video=0):
-                count += 1
-                yield torch.from_numpy(frame.to_ndarray(format="rgb24")).permute(2, 0, 1)
+        with _opened(path) as container:
+            pictures = container.streams.video[0].index
+            for packet in container.demux():
+                if packet.pts is not None:
+                    first = min(first, float(packet.pts * packet.time_base))
+                    last = max(last, float((packet.pts + (packet.duration or 0)) * packet.time_base))
+                if packet.stream.index == pictures:
+                    for frame in packet.decode():
+                        count += 1
+                        yield torch.from_numpy(frame.to_ndarray(format="rgb24")).permute(2, 0, 1)
+            seconds = (container.duration or 0) / av.time_base
     except av.FFmpegError as error:
         raise DataError(f"{path} cannot be decoded after {count} frames ({error.strerror}): fetch it again.") from None
-    if count < 0.95 * promised:
-        raise DataError(f"{path} is cut short ({count} frames of {promised}): fetch it again.")
+    # The file says how long it lasts, sound included; so this looks at how far sound and pictures together go.
+    there = max(0.0, last - first)
+    if seconds - there > max(0.05 * seconds, 2 / fps if fps > 0 else 0.0):
+        raise DataError(f"{path} is cut short ({count} frames, {there:.2f} of {seconds:.2f} s): fetch it again.")
 
 
 def _sized(frame: Tensor, size: tuple[int, int] | None) -> Tensor:

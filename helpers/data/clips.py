@@ -90,6 +90,7 @@ def moving_digits(
     """
     for name, value, low, high in (
         ("count", count, 1, None),
+        ("seed", seed, 0, None),
         ("frames", frames, 2, None),
         ("speed", speed, 1, None),
         ("bystanders", bystanders, 0, None),

@@ -69,7 +69,8 @@ def merge_key_residual(key: Tensor, residual: Tensor, batch: int) -> Tensor:
         ValueError: shapes that do not belong together, or a batch that does not divide the groups.
     """
     whole("batch", batch)
-    if residual.dim() != 5 or key.shape != residual[:, 0].shape or len(key) % batch:
+    shapes = residual.dim() == 5 and residual.shape[1] and key.shape == residual.shape[:1] + residual.shape[2:]
+    if not shapes or len(key) % batch:
         raise ValueError(
             f"key has shape {tuple(key.shape)}, residual {tuple(residual.shape)} and batch is {batch}, but [B·n, C, H, W] "
             "and [B·n, s-1, C, H, W] of the same B clips are needed."

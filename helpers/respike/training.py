@@ -36,6 +36,7 @@ def learn(net: nn.Module, clips: ClipSet, *, epochs: int = 8, seed: int = 0, lab
         label: in front of the progress bar.
     """
     device = next(net.parameters()).device
+    net.train()
 
     def loss(x: Tensor, y: Tensor) -> Tensor:
         return F.cross_entropy(net(x.to(device)), y.to(device))

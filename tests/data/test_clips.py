@@ -452,9 +452,6 @@ def test_bad_input_is_one_sentence(wrong, said):
     assert "\n" not in str(caught.value) and str(caught.value).endswith(".")
 
 
-@pytest.mark.xfail(
-    reason="the split refuses it first, as the random_state of train_test_split; None is a TypeError", strict=True
-)
 @pytest.mark.parametrize("seed", [-1, 1.5, None])
 def test_bad_seed_is_one_sentence(seed):
     with pytest.raises(ValueError, match=f"seed is {seed}, but"):

@@ -146,7 +146,6 @@ def test_net_is_left_in_eval_mode_and_repeats_itself_to_the_last_bit(name):
     assert torch.equal(runs[0], runs[1]) and not torch.equal(runs[0], runs[2])
 
 
-@pytest.mark.xfail(strict=True, reason="learn leaves a net in the mode in which it was given, so norms keep nothing")
 def test_net_is_trained_in_train_mode_however_it_comes():
     clips, net = moving_blobs(), small_net("hybrid")
     for call in (1, 2):
@@ -177,11 +176,12 @@ def test_recipe_by_hand():
     torch.testing.assert_close(weights_of(net), weights_of(other), rtol=0, atol=1e-7)
 
 
-@pytest.mark.parametrize("name", ["residuals", "hybrid"])
+@pytest.mark.parametrize("name", ["residuals", "fusion"])
 def test_net_learns(name):
     clips = moving_blobs(128)
-    net = learn(small_net(name), clips, epochs=10)
-    assert score(net, clips).accuracy > 2 * 1 / 8
+    net = learn(small_net(name), clips, epochs=16)
+    # An eighth is chance.
+    assert score(net, clips).accuracy > 3 / 8
 
 
 # -------------------------------------------------------------------------------------------------------- score
