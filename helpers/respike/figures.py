@@ -26,8 +26,9 @@ def _picture(figure: go.Figure, z: np.ndarray, signed: bool, row: int, col: int)
     scale, low = (SIGNED, -1.0) if signed else (INKED, 0.0)
     heat = {"colorscale": scale, "zmin": low, "zmax": 1.0, "showscale": False, "hoverinfo": "skip"}
     figure.add_heatmap(z=np.asarray(z, np.float32), **heat, row=row, col=col)
-    figure.update_xaxes(visible=False, row=row, col=col)
-    figure.update_yaxes(visible=False, autorange="reversed", row=row, col=col)
+    bare = {"showticklabels": False, "ticks": "", "showgrid": False, "zeroline": False, "row": row, "col": col}
+    figure.update_xaxes(**bare)
+    figure.update_yaxes(autorange="reversed", **bare)
 
 
 def _box(figure: go.Figure, left: float, top: float, wide: float, high: float, colour: str, row: int, col: int) -> None:
@@ -113,7 +114,7 @@ def player(
     figure.update_yaxes(title=f"|R| > {threshold:g} [%]", rangemode="tozero", row=1, col=3)
     palette = [COLOURS[colour] for colour in ("blue", "ochre", "vermilion", "purple")]
     figure.add_bar(x=list(energy), y=list(energy.values()), marker_color=palette, showlegend=False, row=1, col=4)
-    figure.update_xaxes(showgrid=False, tickangle=0, tickfont={"size": 10}, row=1, col=4)
+    figure.update_xaxes(title="part", showgrid=False, tickangle=0, tickfont={"size": 10}, row=1, col=4)
     figure.update_yaxes(title="µJ a clip", rangemode="tozero", row=1, col=4)
     figure.update_layout(height=600, margin_t=110)
     part = (
@@ -170,8 +171,8 @@ def halves(
         bargap=0.2,
         height=440,
         margin_t=120,
-        xaxis={"range": edge},
-        xaxis2={"range": edge, "overlaying": "x", "visible": False},
+        xaxis={"range": edge, "title": "net"},
+        xaxis2={"range": edge, "overlaying": "x", "showticklabels": False, "ticks": "", "showgrid": False},
     )
     figure.update_yaxes(title="held-out clips right [%]", range=[0, 104])
     return titled(figure, "Who knows what?", "Bars: mean ± standard deviation over recorded seeds.")
