@@ -109,7 +109,9 @@ def windows(frames: Tensor, length: int, hop: int | None = None) -> Tensor:
     whole("length", length)
     hop = length if hop is None else whole("hop", hop)
     if len(frames) < length:
-        raise ValueError(f"the clip has {len(frames)} frames, but a window of {length} was asked for.")
+        raise ValueError(
+            f"the clip has {len(frames)} frames, but a window of {length} was asked for: ask for a shorter one."
+        )
     return frames.unfold(0, length, hop).movedim(-1, 1)
 
 
@@ -245,6 +247,12 @@ def _frames(path: Path, fps: float) -> Iterator[Tensor]:
                         count += 1
                         yield torch.from_numpy(frame.to_ndarray(format="rgb24")).permute(2, 0, 1)
             seconds = (container.duration or 0) / av.time_base
+            kind = container.format.name
+            if "matroska" in kind and math.isfinite(first):
+                seconds -= first  # counted from time 0, wherever the clip begins
+            if kind == "avi" and fps > 0:
+                # FFmpeg shortens what a cut AVI says of itself, but not the number of its frames.
+                seconds = max(seconds, container.streams.video[0].frames / fps)
     except av.FFmpegError as error:
         raise DataError(f"{path} cannot be decoded after {count} frames ({error.strerror}): fetch it again.") from None
     # The file says how long it lasts, sound included; so this looks at how far sound and pictures together go.

@@ -77,8 +77,9 @@ def moving_digits(
         speed: pixels a frame.
         noise: standard deviation of a Gaussian, drawn anew for every pixel and frame.
         bystanders: digits that stand still beside the one that moves; the question is about the moving one.
-        rivals: 0 or 1: another digit that moves another way; the question is about the later of the two in `digits`.
-        occlusion: share of the columns that a black bar hides; it stands still.
+        rivals: 0 or 1: another digit that moves another way; the question is about the later of the two in `digits`, so
+            the first of them is never the answer.
+        occlusion: share of the columns that a black bar hides, never all of them; it stands still.
         late: whether the movement begins at a random frame, at the latest with the last one.
 
     Returns:
@@ -130,7 +131,7 @@ def moving_digits(
         shown = torch.maximum(shown, scene.moving(still, torch.zeros_like(still), torch.zeros_like(steps)))
     if occlusion:
         left = torch.randint(0, size, (count, 1), generator=dice)
-        hidden = (torch.arange(size) - left) % size < round(occlusion * size)
+        hidden = (torch.arange(size) - left) % size < min(round(occlusion * size), size - 1)
         shown = shown.masked_fill(hidden[:, None, None, :], 0.0)
     if noise:
         shown = shown + noise * torch.randn(shown.shape, generator=dice)

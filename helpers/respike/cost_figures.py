@@ -7,6 +7,7 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from helpers.lab.style import COLOURS, DASHES, INK, MARKERS, titled
+from helpers.respike.costs import PARTS
 
 LOOKS = {
     "key frames": ("grey", "square"),
@@ -18,6 +19,10 @@ LOOKS = {
     "twin": ("blue", "circle"),
 }
 """Colour and marker of each net of `training.NETS`."""
+PART_LOOKS = dict(
+    zip(PARTS, (("blue", ""), ("ochre", "."), ("vermilion", "/"), ("purple", "x"), ("grey", "-")), strict=True)
+)
+"""Colour and pattern of each part of a bill."""
 
 
 def bill(energy: Mapping[str, Mapping[str, float]]) -> go.Figure:
@@ -27,17 +32,15 @@ def bill(energy: Mapping[str, Mapping[str, float]]) -> go.Figure:
         energy: by net, µJ a clip by part.
     """
     figure = go.Figure()
-    parts = list(dict.fromkeys(part for each in energy.values() for part in each))
-    looks = list(zip(("blue", "ochre", "vermilion", "purple"), ("", ".", "/", "x"), strict=True))
-    for index, part in enumerate(parts):
-        colour, shape = looks[index % 4]
-        figure.add_bar(
-            y=list(energy),
-            x=[each.get(part, 0.0) for each in energy.values()],
-            name=part.replace("<br>", " "),
-            orientation="h",
-            marker={"color": COLOURS[colour], "pattern": {"shape": shape, "solidity": 0.4}},
-        )
+    for part, (colour, shape) in PART_LOOKS.items():
+        if any(part in each for each in energy.values()):
+            figure.add_bar(
+                y=list(energy),
+                x=[each.get(part, 0.0) for each in energy.values()],
+                name=part,
+                orientation="h",
+                marker={"color": COLOURS[colour], "pattern": {"shape": shape, "solidity": 0.4}},
+            )
     figure.update_xaxes(title="arithmetic of a prediction [µJ], 45 nm, float32")
     figure.update_yaxes(title="net", autorange="reversed")
     figure.update_layout(barmode="stack", height=400, margin_t=120, legend_traceorder="normal")
@@ -62,7 +65,7 @@ def plane(counts: Mapping[str, Mapping[str, float]], mac_pj: float, ac_pj: float
         figure.add_scatter(
             x=[energy[name]],
             y=[100 * each["accuracy"]],
-            error_y={"array": [100 * each["spread"]], "thickness": 1.5},
+            error_y={"array": [100 * each["spread"]], "thickness": 1.5, "color": INK},
             mode="markers",
             name=name,
             marker={"color": COLOURS[colour], "symbol": symbol, "size": 14},
@@ -70,13 +73,14 @@ def plane(counts: Mapping[str, Mapping[str, float]], mac_pj: float, ac_pj: float
             col=1,
         )
     ticks = [scale * ten for ten in (0.01, 0.1, 1, 10, 100) for scale in (1, 2, 5)]
-    figure.update_xaxes(title="arithmetic of a prediction [µJ]", type="log", tickvals=ticks, row=1, col=1)
+    fixed = {"range": [-1.6, 2.1], "tickvals": ticks}  # so that a price moves the nets and not the axis
+    figure.update_xaxes(title="arithmetic of a prediction [µJ]", type="log", **fixed, row=1, col=1)
     figure.update_yaxes(title="accuracy [%]", range=[0, 104], row=1, col=1)
     axis = np.arange(1, 17)
     even = np.minimum(mac_pj / (ac_pj * axis), 1.0)
-    line = {"color": COLOURS["vermilion"], "width": 3, "dash": DASHES[1]}
+    line = {"color": INK, "width": 3, "dash": DASHES[1]}
     figure.add_scatter(x=axis, y=100 * even, mode="lines", line=line, name="break-even", row=1, col=2)
-    mine = {"color": COLOURS["green"], "size": 18, "symbol": "star", "line": {"width": 1, "color": INK}}
+    mine = {"color": INK, "size": 16, "symbol": "circle-open", "line": {"width": 4}}
     figure.add_scatter(x=[steps], y=[100 * rate], mode="markers", marker=mine, name="as set", row=1, col=2)
     figure.update_xaxes(title="timesteps", range=[0.5, 16.5], dtick=3, tick0=1, row=1, col=2)
     figure.update_yaxes(title="firing rate [%]", range=[0, 104], row=1, col=2)
@@ -102,8 +106,8 @@ def tasks(scores: Mapping[str, Mapping[str, tuple[float, float]]], energy: Mappi
         figure.add_bar(
             x=list(each),
             y=[100 * mean for mean, _ in each.values()],
-            error_y={"array": [100 * std for _, std in each.values()], "thickness": 1.5},
-            name=f"{name} ({energy[name]:.1f} µJ)" if name in energy else name,
+            error_y={"array": [100 * std for _, std in each.values()], "thickness": 1.5, "color": INK},
+            name=f"{name} ({energy[name]:.1f} µJ on the plain task)" if name in energy else name,
             marker={"color": COLOURS[colour], "pattern": {"shape": ("", "/", "x")[index % 3], "solidity": 0.4}},
         )
     figure.update_yaxes(title="held-out clips right [%]", range=[0, 104])
@@ -125,8 +129,12 @@ def changes(
     figure = make_subplots(cols=2, horizontal_spacing=0.13)
     for index, name in enumerate(shares):
         look = {
-            "line": {"color": list(COLOURS.values())[index % 6], "dash": DASHES[index % 6], "width": 2.5},
-            "marker": {"symbol": MARKERS[index % 6], "size": 7},
+            "line": {
+                "color": list(COLOURS.values())[index % 6],
+                "dash": DASHES[(index + index // 6) % 6],
+                "width": 2.5,
+            },
+            "marker": {"symbol": MARKERS[(index + index // 6) % 6], "size": 7},
         }
         for col, values in ((1, 100 * np.asarray(shares[name])), (2, np.asarray(squares[name]))):
             figure.add_scatter(
@@ -145,5 +153,6 @@ def changes(
     figure.update_yaxes(title="mean R²", rangemode="tozero", row=1, col=2)
     figure.update_layout(height=470, margin_t=150)
     first = {name: values[0] for name, values in shares.items()}
-    said = f"One frame on, {100 * min(first.values()):.0f} to {100 * max(first.values()):.0f} % of the values have changed."
+    low, high = (f"{100 * end(first.values()):.0f}" for end in (min, max))
+    said = f"One frame on, {low if low == high else f'{low} to {high}'} % of the values have changed."
     return titled(figure, "How sparse is what changes?", said)

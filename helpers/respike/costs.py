@@ -3,11 +3,11 @@
 from helpers.lab.meter import Meter
 from helpers.lab.technology import technology
 
-PARTS = ("key frames, MAC", "residuals, MAC", "residuals, AC", "fusion, MAC")
+PARTS = ("ordinary half", "spiking half, MAC", "spiking half, AC", "fusion blocks", "head")
 
 
 def energy_by_part(meter: Meter, name: str = "45nm float32") -> dict[str, float]:
-    """Arithmetic of one prediction by part, in µJ; parts that did not run are left out, the head goes with the key frames.
+    """Arithmetic of one prediction by part, in µJ; parts that did not run are left out.
 
     Args:
         meter: what `lab.energy.probe` counted while a `ReSpikeNet` ran.
@@ -20,11 +20,11 @@ def energy_by_part(meter: Meter, name: str = "45nm float32") -> dict[str, float]
     for layer in meter.layers.values():
         price = layer.additions * tech.ac_pj if layer.spikes else layer.macs * tech.mac_pj
         if "fusions" in layer.name:
-            part = "fusion, MAC"
+            part = "fusion blocks"
         elif layer.name.startswith("residual"):
             # A 3×3 convolution of the twin sees no spikes.
-            part = "residuals, AC" if layer.spikes else "residuals, MAC"
+            part = "spiking half, AC" if layer.spikes else "spiking half, MAC"
         else:
-            part = "key frames, MAC"
+            part = "ordinary half" if layer.name.startswith("key") else "head"
         bill[part] += price / meter.predictions / 1e6
     return {part: energy for part, energy in bill.items() if energy}

@@ -8,6 +8,7 @@ from numpy.typing import ArrayLike
 from plotly.subplots import make_subplots
 
 from helpers.lab.style import COLOURS, INK, titled
+from helpers.respike.cost_figures import PART_LOOKS
 
 INKED = [[0, "rgba(128,128,128,0.08)"], [1, COLOURS["blue"]]]
 SIGNED = [[0, COLOURS["vermilion"]], [0.5, "rgba(128,128,128,0.08)"], [1, COLOURS["blue"]]]
@@ -27,8 +28,10 @@ def _picture(figure: go.Figure, z: np.ndarray, signed: bool, row: int, col: int)
     heat = {"colorscale": scale, "zmin": low, "zmax": 1.0, "showscale": False, "hoverinfo": "skip"}
     figure.add_heatmap(z=np.asarray(z, np.float32), **heat, row=row, col=col)
     bare = {"showticklabels": False, "ticks": "", "showgrid": False, "zeroline": False, "row": row, "col": col}
-    figure.update_xaxes(**bare)
-    figure.update_yaxes(autorange="reversed", **bare)
+    # Square pixels, however wide the page is.
+    across = figure.get_subplot(row, col).xaxis.plotly_name.replace("axis", "")
+    figure.update_xaxes(constrain="domain", **bare)
+    figure.update_yaxes(autorange="reversed", scaleanchor=across, constrain="domain", **bare)
 
 
 def _box(figure: go.Figure, left: float, top: float, wide: float, high: float, colour: str, row: int, col: int) -> None:
@@ -36,15 +39,18 @@ def _box(figure: go.Figure, left: float, top: float, wide: float, high: float, c
     figure.add_shape(type="rect", **corners, line={"color": colour, "width": 3}, row=row, col=col)
 
 
-def _film(figure: go.Figure, frames: np.ndarray, stride: int, row: int, **place) -> None:
+def _residuals(frames: np.ndarray, stride: int) -> np.ndarray:
+    """What each frame differs by from its group's key frame; 0 for key frames."""
+    return frames - frames[np.arange(len(frames)) // stride * stride]
+
+
+def _film(figure: go.Figure, frames: np.ndarray, residuals: np.ndarray, stride: int, row: int) -> None:
     """Two strips: the frames with key frames outlined, and below what they differ by from their key frame."""
     count, high, wide = frames.shape
-    keys = frames[np.arange(count) // stride * stride]
-    for offset, strip, signed in ((0, frames, False), (1, frames - keys, True)):
-        _picture(figure, _strip(strip), signed, row + offset, place.get("col", 1))
+    for offset, strip, signed in ((0, frames, False), (1, residuals, True)):
+        _picture(figure, _strip(strip), signed, row + offset, 1)
         for key in range(0, count, stride):
-            box = (key * (wide + GAP), 0, wide, high, COLOURS["green"])
-            _box(figure, *box, row + offset, place.get("col", 1))
+            _box(figure, key * (wide + GAP), 0, wide, high, COLOURS["green"], row + offset, 1)
 
 
 def film(frames: ArrayLike, stride: int, name: str = "") -> go.Figure:
@@ -57,9 +63,9 @@ def film(frames: ArrayLike, stride: int, name: str = "") -> go.Figure:
     """
     frames = np.asarray(frames, dtype=float)
     figure = make_subplots(rows=2, vertical_spacing=0.08, row_titles=["frames", "residuals"])
-    _film(figure, frames, stride, 1)
+    _film(figure, frames, _residuals(frames, stride), stride, 1)
     figure.update_layout(height=330, margin_t=84, margin_l=24, margin_r=56)
-    said = f"Every {stride}th frame is a key frame (green). Below: what the others add (blue) and take away (orange)."
+    said = f"One frame in {stride} is a key frame (green). Below: what the others add (blue) and take away (orange)."
     return titled(figure, f"A clip: {name}" if name else "A clip", said)
 
 
@@ -71,6 +77,7 @@ def player(
     name: str,
     energy: Mapping[str, float],
     accuracy: float | None = None,
+    dearest: float | None = None,
 ) -> go.Figure:
     """One frame of a clip and its residual, large; how much changes in each frame; what the stride costs.
 
@@ -82,10 +89,11 @@ def player(
         name: the class of the clip.
         energy: µJ a clip by part, at this stride.
         accuracy: of the net at this stride, in [0, 1].
+        dearest: where the axis of the prices ends, in µJ; None: with the largest.
     """
     frames = np.asarray(frames, dtype=float)
     count, high, wide = frames.shape
-    residuals = frames - frames[np.arange(count) // stride * stride]
+    residuals = _residuals(frames, stride)
     grid = [[{}, {}, {}, {}], [{"colspan": 4}, None, None, None], [{"colspan": 4}, None, None, None]]
     titles = [f"frame {frame}", "its residual", "changed pixels", "a prediction costs"]
     figure = make_subplots(
@@ -103,7 +111,7 @@ def player(
     _picture(figure, residuals[frame], True, 1, 2)
     if is_key:
         _box(figure, 0, 0, wide, high, COLOURS["green"], 1, 1)
-    _film(figure, frames, stride, 2)
+    _film(figure, frames, residuals, stride, 2)
     for row in (2, 3):
         _box(figure, frame * (wide + GAP) - 1, -1, wide + 2, high + 2, INK, row, 1)
 
@@ -112,19 +120,19 @@ def player(
     figure.add_bar(x=np.arange(count), y=changed, marker_color=colours, showlegend=False, row=1, col=3)
     figure.update_xaxes(title="frame", dtick=max(1, count // 8), showgrid=False, row=1, col=3)
     figure.update_yaxes(title=f"|R| > {threshold:g} [%]", rangemode="tozero", row=1, col=3)
-    palette = [COLOURS[colour] for colour in ("blue", "ochre", "vermilion", "purple")]
-    figure.add_bar(x=list(energy), y=list(energy.values()), marker_color=palette, showlegend=False, row=1, col=4)
+    parts = [part for part in energy if part != "head"]  # too small to be seen; it is in the sum
+    palette = [COLOURS[PART_LOOKS[part][0]] for part in parts]
+    wrapped = [part.replace(" half, ", "<br>").replace(" half", "<br>MAC") for part in parts]
+    figure.add_bar(x=wrapped, y=[energy[part] for part in parts], marker_color=palette, showlegend=False, row=1, col=4)
     figure.update_xaxes(title="part", showgrid=False, tickangle=0, tickfont={"size": 10}, row=1, col=4)
-    figure.update_yaxes(title="µJ a clip", rangemode="tozero", row=1, col=4)
+    figure.update_yaxes(title="µJ a clip", range=None if dearest is None else [0, 1.05 * dearest], row=1, col=4)
     figure.update_layout(height=600, margin_t=110)
-    part = (
-        "a key frame: no residual"
-        if is_key
-        else f"{changed[frame]:.0f} % of the pixels differ from frame {frame - frame % stride}"
-    )
+    said = f"Frame {frame} is a key frame: no residual."
+    if not is_key:
+        square = float((residuals[frame] ** 2).mean())
+        said = f"Frame {frame}: {changed[frame]:.0f} % of the pixels have changed, mean R² {square:.3f}."
     rated = "" if accuracy is None else f", {accuracy:.1%} right"
     total = sum(energy.values())
-    said = f"Frame {frame} is {part}." if is_key else f"Frame {frame}: {part}."
     return titled(figure, f"{name}, stride {stride}", f"{said} The hybrid: {total:.2f} µJ a clip{rated}.")
 
 
@@ -141,36 +149,36 @@ def halves(
     parts = (("digit", "the digit", "blue", ""), ("direction", "the direction", "vermilion", "/"))
     parts += (("accuracy", "both", "green", "x"),)
     names = list(scores) or list(live or {})
-    for index, (key, label, colour, shape) in enumerate(parts):
-        if scores:
-            mean, std = (100 * np.array([scores[name][key][part] for name in names]) for part in (0, 1))
-            figure.add_bar(
-                x=names,
-                y=mean,
-                error_y={"array": std, "thickness": 1.5},
-                name=label,
-                marker={"color": COLOURS[colour], "pattern": {"shape": shape, "solidity": 0.4}},
-                offsetgroup=str(index),
-            )
-        if live:
-            known = [name for name in names if name in live]
-            figure.add_scatter(
-                x=[names.index(name) + 0.27 * (index - 1) for name in known],
-                y=[100 * live[name][key] for name in known],
-                mode="markers",
-                xaxis="x2",
-                showlegend=index == 0,
-                name="this run",
-                marker={"symbol": "diamond-open", "size": 11, "color": INK, "line": {"width": 2.5}},
-            )
-    ways = {"line": {"color": INK, "dash": "dot", "width": 1}}
-    figure.add_hline(y=25, annotation={"text": "a guess among four"}, annotation_position="top right", **ways)
     edge = [-0.5, len(names) - 0.5]
+    for index, (key, label, colour, shape) in enumerate(parts if scores else ()):
+        mean, std = (100 * np.array([scores[name][key][part] for name in names]) for part in (0, 1))
+        figure.add_bar(
+            x=names,
+            y=mean,
+            error_y={"array": std, "thickness": 1.5, "color": INK},
+            name=label,
+            marker={"color": COLOURS[colour], "pattern": {"shape": shape, "solidity": 0.4}},
+            offsetgroup=str(index),
+        )
+    for index, (key, *_) in enumerate(parts if live else ()):
+        known = [name for name in names if name in live]
+        figure.add_scatter(
+            x=[names.index(name) + 0.27 * (index - 1) for name in known],
+            y=[100 * live[name][key] for name in known],
+            mode="markers",
+            xaxis="x2",
+            showlegend=index == 0,
+            name="this run",
+            marker={"symbol": "diamond-open", "size": 11, "color": INK, "line": {"width": 2.5}},
+        )
+    dotted = {"color": INK, "dash": "dot", "width": 1.5}
+    figure.add_scatter(x=edge, y=[25, 25], mode="lines", line=dotted, name="a guess among four", xaxis="x2")
     figure.update_layout(
         barmode="group",
         bargap=0.2,
         height=440,
         margin_t=120,
+        margin_b=70,
         xaxis={"range": edge, "title": "net"},
         xaxis2={"range": edge, "overlaying": "x", "showticklabels": False, "ticks": "", "showgrid": False},
     )
@@ -197,7 +205,7 @@ def attention(key: ArrayLike, residual: ArrayLike, weights: ArrayLike, place: in
         _picture(figure, key, False, 1, col)
         side = key.shape[0] / asked
         centres = (np.arange(asked) + 0.5) * side - 0.5
-        clear = [[0, "rgba(213,94,0,0)"], [1, "rgba(213,94,0,0.85)"]]
+        clear = [[0, "rgba(168,121,0,0)"], [1, "rgba(168,121,0,0.9)"]]  # ochre: orange is what was taken away
         cells = looks.reshape(asked, asked).astype(np.float32)
         heat = {"colorscale": clear, "zmin": 0, "zmax": float(weights.max()), "showscale": False, "hoverinfo": "skip"}
         figure.add_heatmap(x=centres, y=centres, z=cells, **heat, row=1, col=col)

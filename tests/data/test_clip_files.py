@@ -40,10 +40,12 @@ def npz(folder, name="clip", save=np.savez, **arrays) -> Path:
     return folder / f"{name}.npz"
 
 
-def video(path, codec="mpeg4", colours=COLOURS, rate=10, size=(32, 48), times=None, sound=0.0, title=None) -> Path:
+def video(
+    path, codec="mpeg4", colours=COLOURS, rate=10, size=(32, 48), times=None, sound=0.0, title=None, options=None
+) -> Path:
     """A video with one colour a frame, shown at `times` (in 1/rate s), with `sound` seconds of silence."""
     av = pytest.importorskip("av")
-    with av.open(f"file:{path}", "w") as container:
+    with av.open(f"file:{path}", "w", options=options) as container:
         if title:
             container.metadata["title"] = title
         pictures = container.add_stream(codec, rate=rate)
@@ -194,6 +196,17 @@ def test_npz_that_is_none_is_one_sentence(tmp_path):
         assert "cannot be read" in refusal(file_of(tmp_path, "a.npz", raw))
 
 
+@pytest.mark.parametrize("error", [OSError, EOFError])
+def test_npz_that_the_disk_refuses_is_one_sentence(tmp_path, monkeypatch, error):
+    path = npz(tmp_path, frames=FRAMES)
+
+    def load(*_):
+        raise error("worn out")
+
+    monkeypatch.setattr(np, "load", load)
+    assert "cannot be read (worn out)" in refusal(path)
+
+
 @pytest.mark.parametrize("member", ["frames.npy", "frames"])
 def test_npz_whose_frames_are_no_array_is_one_sentence(tmp_path, member):
     with zipfile.ZipFile(tmp_path / "a.npz", "w") as archive:
@@ -284,6 +297,13 @@ def test_frames_that_stay_longer_are_no_fault(tmp_path, suffix):
     assert_colours(read_clip(video(tmp_path / f"a.{suffix}", times=times)), COLOURS)
 
 
+@pytest.mark.parametrize("suffix", ["avi", "mp4", "mkv"])
+def test_clip_that_begins_late_is_no_fault(tmp_path, suffix):
+    # Cut out of a longer recording, and the clock runs on.
+    path = video(tmp_path / f"a.{suffix}", times=[100 + n for n in range(20)])
+    assert_colours(read_clip(path), COLOURS)
+
+
 def test_film_that_was_trimmed_without_encoding_is_no_fault(tmp_path):
     av = pytest.importorskip("av")
     whole = video(tmp_path / "whole.mp4")
@@ -353,6 +373,16 @@ def test_cut_video_says_how_many_frames_it_has_and_gives_its_first(tmp_path, suf
     assert len(read_clip(path, start=1, frames=2, every=3).frames) == 2
     # Asked for more than are there, it is not the reader's wish that is at fault.
     assert "is cut short" in refusal(path, frames=20)
+
+
+@pytest.mark.parametrize("share", [0.5, 0.85])
+@pytest.mark.parametrize("suffix", ["avi", "mkv", "mp4"])
+def test_a_tenth_that_is_missing_is_noticed(tmp_path, suffix, share):
+    # What a cut MP4 says of itself is at its end, unless it was made for a network.
+    noise = np.random.default_rng(0).integers(0, 256, (80, 32, 48, 3), np.uint8)
+    head = {"movflags": "faststart"} if suffix == "mp4" else {}
+    raw = video(tmp_path / f"a.{suffix}", colours=noise, rate=30, options=head).read_bytes()
+    refusal(file_of(tmp_path, f"cut.{suffix}", raw[: int(share * len(raw))]))
 
 
 @pytest.mark.parametrize("suffix", VIDEOS)
@@ -540,6 +570,13 @@ def test_list_that_names_what_is_not_there(tmp_path, line):
     root = ucf(tmp_path)
     write(root, "trainlist02", f"Archery/v_Archery_g01_c01.avi 2\n{line}\n")
     assert f"{root / 'UCF-101' / line.split()[0]} is on the list of train split 2" in folder_refusal(root, 2)
+
+
+def test_folder_on_a_list_is_no_file(tmp_path):
+    root = ucf(tmp_path)
+    (root / "UCF-101" / "Zumba" / "v_Zumba_g03_c01.avi").mkdir()
+    write(root, "testlist02", "Zumba/v_Zumba_g03_c01.avi\n")
+    assert "is on the list of test split 2" in folder_refusal(root, 2, "test")
 
 
 def test_file_of_a_class_without_a_number_is_not_there(tmp_path):
