@@ -700,7 +700,7 @@ def test_bill_by_part_is_the_formula_by_part_and_sums_to_the_whole(name):
 
 def test_the_twin_costs_more_and_no_firing_rate_could_change_that():
     # By construction, so no claim: at rate 0 the additions are free, at rate 1 each multiply-add of a block is an addition.
-    fusion, twin = (counted(net_of(name, 16, width=16), clips(size=16)) for name in ("fusion", "twin"))
+    fusion, twin = (counted(net_of(name, 16, width=16), clips(side=16)) for name in ("fusion", "twin"))
     blocks = twin.macs - fusion.macs
     assert fusion.acs < blocks and 4.6 * twin.macs == pytest.approx(twin.compute_pj())
     assert 0.65 < fusion.macs / twin.macs and (4.6 * fusion.macs + 0.9 * blocks) / (4.6 * twin.macs) < 0.75
