@@ -43,19 +43,21 @@ def split_key_residual(clip: Tensor, stride: int) -> tuple[Tensor, Tensor]:
         Key frames [B·n, C, H, W] and residuals [B·n, s-1, C, H, W] with n = T/s groups; clip by clip, then by group.
 
     Raises:
-        ValueError: a clip of another shape, or a stride that does not fit.
+        ValueError: a clip of another shape or of whole numbers, or a stride that does not fit.
 
     Source: ReSpike, official code; there a stride that does not divide T ends in an error about a view.
     """
     if clip.dim() != 5:
         raise ValueError(f"clip has shape {tuple(clip.shape)}, but [B, T, C, H, W] is needed.")
+    if not clip.is_floating_point():
+        raise ValueError(f"clip holds {clip.dtype}, whose differences wrap round: turn it into floats first.")
     check_stride(clip.shape[1], stride)
     groups = clip.unflatten(1, (-1, stride)).flatten(0, 1)
     return groups[:, 0], groups[:, 1:] - groups[:, :1]
 
 
 def merge_key_residual(key: Tensor, residual: Tensor, batch: int) -> Tensor:
-    """The clips again, the inverse of `split_key_residual`: exact up to one rounding a pixel.
+    """The clips again, the inverse of `split_key_residual`: exact up to two roundings a pixel.
 
     Args:
         key: [B·n, C, H, W].
@@ -125,7 +127,7 @@ class ReSpikeNet(nn.Module):
     Args:
         num_classes: outputs.
         stride: frames a group.
-        fusion: stages (of 1 and 2) that ask the key frame by cross-attention; empty: only the head joins the branches.
+        fusion: stages (of 1 and 2) that ask the key frame by cross-attention; empty or None: only the head joins the branches.
         width: channels of the first stages; a multiple of 8 where a stage is fused.
         branches: "both"; "key": the ordinary network on key frames alone; "residual": the spiking one on residuals alone;
             "raw": the spiking one on all frames as they are, T timesteps and no groups.
@@ -140,7 +142,7 @@ class ReSpikeNet(nn.Module):
         self,
         num_classes: int,
         stride: int = 4,
-        fusion: Sequence[int] = (),
+        fusion: Sequence[int] | None = (),
         width: int = 16,
         branches: str = "both",
         spiking: bool = True,
@@ -150,15 +152,18 @@ class ReSpikeNet(nn.Module):
         for name, value in (("num_classes", num_classes), ("width", width), ("in_channels", in_channels)):
             whole(name, value)
         whole("stride", stride, 2)
-        fusion = tuple(fusion or ())
+        fusion = () if fusion is None else fusion
+        if not isinstance(fusion, Sequence):
+            raise ValueError(f"fusion is {fusion!r}, but a sequence of stages is needed, such as (1, 2) or ().")
         if branches not in BRANCHES:
             raise ValueError(f"branches is {branches!r}, but it must be one of {', '.join(BRANCHES)}.")
+        fusion = tuple(fusion)
         if len(set(fusion)) != len(fusion) or not set(fusion) <= set(STAGES) or (fusion and branches != "both"):
             raise ValueError(
                 f"fusion is {fusion} with branches {branches!r}, but it names stages of {STAGES}, each once, and "
                 "needs both branches."
             )
-        self.stride, self.branches = stride, branches
+        self.stride, self.branches, self.in_channels = stride, branches, in_channels
         self.key = KeyBranch(in_channels, width) if branches in ("both", "key") else None
         self.residual = ResidualBranch(in_channels, width, fusion, spiking) if branches != "key" else None
         self.head = nn.Linear(2 * width * (2 if branches == "both" else 1), num_classes)
@@ -178,10 +183,9 @@ class ReSpikeNet(nn.Module):
         Raises:
             ValueError: as `forward`.
         """
-        if clip.dim() != 5 or any(side % 4 for side in clip.shape[3:]):
-            raise ValueError(
-                f"clip has shape {tuple(clip.shape)}, but [B, T, C, H, W] with sides divisible by 4 is needed."
-            )
+        if clip.dim() != 5 or clip.shape[2] != self.in_channels or any(side % 4 for side in clip.shape[3:]):
+            wanted = f"[B, T, {self.in_channels}, H, W] with sides divisible by 4"
+            raise ValueError(f"clip has shape {tuple(clip.shape)}, but {wanted} is needed.")
         if self.branches == "raw":
             features = [self.residual(clip.transpose(0, 1)).mean(0)]
         else:
