@@ -113,7 +113,7 @@ def tasks(scores: Mapping[str, Mapping[str, tuple[float, float]]], energy: Mappi
     figure.update_yaxes(title="held-out clips right [%]", range=[0, 104])
     figure.update_xaxes(title="task")
     figure.update_layout(barmode="group", height=430, margin_t=110)
-    return titled(figure, "Is there a task on which attention pays?", "Mean ± standard deviation over recorded seeds.")
+    return titled(figure, "A task on which fusion pays?", "Mean ± standard deviation over recorded seeds.")
 
 
 def changes(

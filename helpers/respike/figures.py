@@ -207,7 +207,7 @@ def attention(key: ArrayLike, residual: ArrayLike, weights: ArrayLike, place: in
         centres = (np.arange(asked) + 0.5) * side - 0.5
         clear = [[0, "rgba(168,121,0,0)"], [1, "rgba(168,121,0,0.9)"]]  # ochre: orange is what was taken away
         cells = looks.reshape(asked, asked).astype(np.float32)
-        heat = {"colorscale": clear, "zmin": 0, "zmax": float(weights.max()), "showscale": False, "hoverinfo": "skip"}
+        heat = {"colorscale": clear, "zmin": 0, "zmax": float(looks.max()), "showscale": False, "hoverinfo": "skip"}
         figure.add_heatmap(x=centres, y=centres, z=cells, **heat, row=1, col=col)
     step = residual.shape[0] / asking
     for col in (1, 2):

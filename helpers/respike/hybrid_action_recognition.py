@@ -127,7 +127,7 @@ class ReSpikeNet(nn.Module):
     Args:
         num_classes: outputs.
         stride: frames a group.
-        fusion: stages (of 1 and 2) that ask the key frame by cross-attention; empty or None: only the head joins the branches.
+        fusion: stages (of 1 and 2) that ask the key frame by cross-attention; empty or None: only the head joins.
         width: channels of the first stages; a multiple of 8 where a stage is fused.
         branches: "both"; "key": the ordinary network on key frames alone; "residual": the spiking one on residuals alone;
             "raw": the spiking one on all frames as they are, T timesteps and no groups.
