@@ -78,8 +78,10 @@ def read_clip(
             raise ValueError(f"size is {size}, but (height, width) is needed.")
         for side in size:
             whole("each side of size", side)
+    if path.is_dir():
+        raise DataError(f"{path} is a folder, but a clip is needed: name a file in it.")
     if not path.is_file():
-        raise DataError(f"{path} is missing, or is no file: put the clip there.")
+        raise DataError(f"{path} is missing: check the path, or put the clip there.")
     if path.stat().st_size == 0:
         raise DataError(f"{path} is empty: fetch it again.")
     if path.suffix.lower() not in (".npz", *VIDEOS):

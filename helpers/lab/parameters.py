@@ -59,7 +59,7 @@ class Parameter:
             ParameterError: the value has another type or is not allowed.
         """
         typed = self._typed(value)
-        inside = typed is not None and (not self.choices or typed in self.choices)
+        inside = typed is not None and (not self.choices or str(typed) in self.choices)
         if inside and self.type in ("int", "float"):
             inside = self.low <= typed <= self.high
             inside &= not (typed == self.low and self.low_open) and not (typed == self.high and self.high_open)

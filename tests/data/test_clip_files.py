@@ -422,7 +422,7 @@ def test_missing_file_folder_and_empty_file_are_one_sentence(tmp_path, suffix):
     assert "is empty" in refusal(path)
     path.unlink()
     path.mkdir()
-    assert "is no file" in refusal(path)
+    assert "is a folder" in refusal(path)
 
 
 @pytest.mark.parametrize("name", ["a.gif", "a", "a.npy", "a.avi.part"])

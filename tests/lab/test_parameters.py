@@ -44,6 +44,13 @@ def test_open_bounds_leave_their_end_out(bounds, low_open, high_open):
             assert parameter.check(end) == end
 
 
+def test_a_number_can_have_choices_too():
+    parameter = parse("stride: int = 4  # frames a group {2, 4, 8}\n")["stride"]
+    assert parameter.check("8") == 8 and parameter.check(2) == 2 and parameter.allowed == "one of 2, 4, 8"
+    with pytest.raises(ParameterError, match="stride is '3', but it must be one of 2, 4, 8"):
+        parameter.check("3")
+
+
 def test_choices_are_texts():
     parameter = one('dataset: str = "digits"  # images to learn {digits, mnist, fashion_mnist}')
     assert parameter.choices == ("digits", "mnist", "fashion_mnist") and parameter.help == "images to learn"
