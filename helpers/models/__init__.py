@@ -1,0 +1,1 @@
+"""The ordinary networks that the course's methods are applied to."""
