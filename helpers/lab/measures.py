@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 import numpy as np
+from numpy.typing import ArrayLike, NDArray
 
 
 def mean_std(values: Sequence, axis: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -44,3 +45,45 @@ def overlap_coefficient(first: Sequence[float], second: Sequence[float], edges: 
         counts, _ = np.histogram(array[np.isfinite(array)], edges)
         shares.append(counts / max(counts.sum(), 1))
     return float(np.minimum(*shares).sum())
+
+
+def recall_at_k(z: ArrayLike, y: ArrayLike, k: int = 1) -> float:
+    """Share of samples with one of their own class among their k nearest others, by cosine; nobody finds itself.
+
+    Args:
+        z: embeddings [N, d].
+        y: classes [N].
+        k: how many neighbours, 1 to N - 1.
+
+    Raises:
+        ValueError: shapes that do not belong together, or a k that is not possible.
+    """
+    y = np.asarray(y)
+    if y.ndim != 1 or len(np.asarray(z)) != len(y) or not 1 <= k < len(y):
+        raise ValueError(
+            f"embeddings {np.shape(z)}, classes {y.shape} and k = {k} do not fit: N embeddings, N classes, 1 ≤ k < N."
+        )
+    return float((y[nearest(z, k)] == y[:, None]).any(1).mean())
+
+
+def nearest(z: ArrayLike, k: int) -> NDArray:
+    """The k nearest others of every embedding by cosine, the nearest first: [N, d] -> int [N, k]."""
+    z = np.asarray(z, dtype=float)
+    unit = z / np.maximum(np.linalg.norm(z, axis=1, keepdims=True), 1e-12)
+    cosine = unit @ unit.T
+    np.fill_diagonal(cosine, -np.inf)
+    return np.argsort(-cosine, axis=1, kind="stable")[:, :k]
+
+
+def cosine_drift(before: ArrayLike, after: ArrayLike) -> NDArray:
+    """How far representations of the same samples have turned: 1 - cosine, mean over the samples.
+
+    Args:
+        before, after: [..., N, d].
+
+    Returns:
+        [...]: 0 where nothing has turned, 1 where all are orthogonal to what they were.
+    """
+    a, b = np.asarray(before, dtype=float), np.asarray(after, dtype=float)
+    cosine = (a * b).sum(-1) / np.maximum(np.linalg.norm(a, axis=-1) * np.linalg.norm(b, axis=-1), 1e-12)
+    return 1 - cosine.mean(-1)

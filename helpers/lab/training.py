@@ -1,6 +1,6 @@
 """One training loop for all lessons: progress, schedule, and an early, clear stop when the loss is no number."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -38,9 +38,10 @@ def fit(
     epochs: int,
     lr: float,
     optimizer: str = "adamw",
-    schedule: str = "one_cycle",
+    schedule: str | Callable[[float], float] = "one_cycle",
     weight_decay: float = 0.0,
     clip: float | None = None,
+    groups: Sequence[dict] | None = None,
     after_epoch: Callable[[], float] | None = None,
     label: str = "training",
 ) -> History:
@@ -53,9 +54,12 @@ def fit(
         epochs: passes over the data, at least 1.
         lr: peak learning rate.
         optimizer: "adamw" or "adam".
-        schedule: "one_cycle", "cosine" or "constant".
+        schedule: "one_cycle", "cosine" or "constant"; or a function of the share of steps done, from 0 at the first step to
+            1 at the last, that gives a factor for the learning rate.
         weight_decay: for the optimizer.
         clip: largest norm of all gradients together; None leaves them as they are.
+        groups: parameters with a rate of their own, as torch.optim takes them: {"params": …, "lr": …}; None trains all of
+            the model's at `lr`. Not with "one_cycle", which has one peak.
         after_epoch: its return value is kept in `History.scores`.
         label: in front of the progress bar.
 
@@ -68,20 +72,26 @@ def fit(
     if epochs < 1 or len(data) == 0:
         raise ValueError(f"epochs is {epochs} and there are {len(data)} batches, but at least one of each is needed.")
     optimizers = {"adamw": torch.optim.AdamW, "adam": torch.optim.Adam}
-    if optimizer not in optimizers or schedule not in ("one_cycle", "cosine", "constant"):
+    known = callable(schedule) or schedule in ("one_cycle", "cosine", "constant")
+    if optimizer not in optimizers or not known or (groups is not None and schedule == "one_cycle"):
         raise ValueError(
             f"optimizer is {optimizer!r} and schedule is {schedule!r}, but they must be one of adamw, adam "
-            "and one of one_cycle, cosine, constant."
+            "and one of one_cycle (without groups), cosine, constant, or a function."
         )
     from tqdm.auto import tqdm
 
     steps = epochs * len(data)
-    step_rule = optimizers[optimizer](model.parameters(), lr=lr, weight_decay=weight_decay)
-    scheduler = {
+    step_rule = optimizers[optimizer](groups or model.parameters(), lr=lr, weight_decay=weight_decay)
+    rules = {
         "one_cycle": lambda: torch.optim.lr_scheduler.OneCycleLR(step_rule, max_lr=lr, total_steps=max(steps, 2)),
         "cosine": lambda: torch.optim.lr_scheduler.CosineAnnealingLR(step_rule, steps),
         "constant": lambda: torch.optim.lr_scheduler.ConstantLR(step_rule, factor=1.0),
-    }[schedule]()
+    }
+    if callable(schedule):
+        last = max(steps - 1, 1)
+        scheduler = torch.optim.lr_scheduler.LambdaLR(step_rule, lambda step: schedule(min(step / last, 1.0)))
+    else:
+        scheduler = rules[schedule]()
     history = History()
     with tqdm(total=steps, desc=label, unit="step", leave=False) as bar:
         for epoch in range(epochs):
