@@ -49,20 +49,20 @@ def alphabet(classes: int, seed: int = 0) -> list[list[NDArray]]:
 
 
 def trace(control: NDArray) -> NDArray:
-    """The pen's points along a stroke: quadratic pieces between the midpoints of its control points.
+    """The pen's points along a stroke: quadratic pieces from midpoint to midpoint of its control points.
+
+    The pen comes down at the first midpoint and lifts at the last one; the control points between them bend its way.
 
     Args:
         control: [..., n, 2] with n of at least 3.
 
     Returns:
-        [..., 8·(n - 2), 2]; the first and the last point are the stroke's own ends.
+        [..., 8·(n - 2), 2].
     """
     middles = (control[..., 1:, :] + control[..., :-1, :]) / 2
-    starts, ends = middles[..., :-1, :].copy(), middles[..., 1:, :].copy()
-    starts[..., 0, :], ends[..., -1, :] = control[..., 0, :], control[..., -1, :]
+    starts, bends, ends = (part[..., None, :] for part in (middles[..., :-1, :], control[..., 1:-1, :], middles[..., 1:, :]))
     t = np.linspace(0, 1, POINTS)[:, None]
-    bends = control[..., 1:-1, None, :]
-    pieces = (1 - t) ** 2 * starts[..., None, :] + 2 * t * (1 - t) * bends + t**2 * ends[..., None, :]
+    pieces = (1 - t) ** 2 * starts + 2 * t * (1 - t) * bends + t**2 * ends
     return pieces.reshape(*control.shape[:-2], -1, 2)
 
 

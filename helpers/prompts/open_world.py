@@ -1,0 +1,347 @@
+"""An open world: classes that come in stages, and a search among pictures of classes that never came.
+
+After each stage every picture of the unseen classes looks for its own among all others: recall@1. No classifier is asked.
+Beside it stands the closed-world reading of the same run: accuracy on held-out pictures of the classes that did come.
+
+Source: Y. Kim et al., "Open-World Dynamic Prompt and Continual Visual Representation Learning", ECCV 2024 (setting).
+"""
+
+import copy
+import time
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from helpers.data.checks import whole
+from helpers.data.glyphs import alphabet, write
+from helpers.data.omniglot import omniglot
+from helpers.lab.measures import recall_at_k
+from helpers.lab.training import batches, fit
+from helpers.models.vit import Prefix, ViT
+from helpers.prompts.continual import Task, cosine_schedule
+from helpers.prompts.one_stage_prompts import PromptPool
+from helpers.prompts.open_world_prompts import CosineSoftmax, PromptGenerator, add_lora
+
+
+@dataclass(frozen=True)
+class OpenWorldStream:
+    """Stages to learn from, and pictures of other classes to search among.
+
+    Raises:
+        ValueError: a class of one stage comes in another stage or in the test, a stage without pictures, or pictures
+            and classes that differ in number. A test class with one picture is a warning: nobody can find it.
+    """
+
+    stages: tuple[Task, ...]
+    test: tuple[Tensor, Tensor]
+
+    def __post_init__(self) -> None:
+        if not self.stages:
+            raise ValueError("there are 0 stages, but at least one is needed.")
+        seen: dict[int, str] = {}
+        parts = {f"stage {s + 1}": stage.train for s, stage in enumerate(self.stages)} | {"the test": self.test}
+        for name, (x, y) in parts.items():
+            if len(y) == 0 or len(x) != len(y):
+                raise ValueError(f"{name} has {len(x)} pictures and {len(y)} classes: give it one class for each, and some.")
+            classes, counts = np.unique(y.numpy(), return_counts=True)
+            if twice := [int(c) for c in classes if int(c) in seen]:
+                where = sorted({seen[c] for c in twice})
+                raise ValueError(
+                    f"the classes {twice} of {name} are in {' and '.join(where)} too: an open world keeps them apart."
+                )
+            seen |= {int(c): name for c in classes}
+            if name == "the test" and (lone := classes[counts == 1]).size:
+                warnings.warn(f"the test classes {lone.tolist()} have one picture each, which nothing can find.", stacklevel=3)
+
+    @property
+    def classes(self) -> int:
+        """Classes of all stages together."""
+        return sum(len(stage.train[1].unique()) for stage in self.stages)
+
+
+def open_world_stream(
+    stages: int = 4,
+    per_stage: int = 10,
+    test_classes: int = 20,
+    *,
+    seed: int = 0,
+    dataset: str = "glyphs",
+    invert: bool = True,
+    each: int = 40,
+) -> OpenWorldStream:
+    """New letters: `per_stage` classes a stage, and `test_classes` others that nobody trains on.
+
+    Args:
+        stages, per_stage, test_classes: how many.
+        seed: deals the letters out; seed 0 takes them as they come.
+        dataset: "glyphs": `each` hands to learn from, 10 held out, 25 of a test class; "omniglot": 15 drawers, 5 held out,
+            all 20 of a test class.
+        invert: dark on light, which the pre-trained network has not seen.
+        each: training pictures a class, for "glyphs".
+
+    Raises:
+        ValueError: an unknown data set, or numbers that are not whole or ask for too many classes.
+        DataError: Omniglot is not here.
+    """
+    trained = whole("stages", stages) * whole("per_stage", per_stage)
+    classes = trained + whole("test_classes", test_classes)
+    if dataset == "glyphs":
+        letters = alphabet(classes, seed=2)
+        parts = [
+            write(letters, n, seed=hands, invert=invert)[0].unflatten(0, (classes, n))
+            for n, hands in ((whole("each", each), 4), (10, 5), (25, 6))
+        ]
+    elif dataset == "omniglot":
+        real = omniglot()
+        if classes > len(real.names):
+            raise ValueError(f"{classes} classes were asked for, but Omniglot has {len(real.names)} here.")
+        pictures = real.pictures[np.random.default_rng(2).permutation(len(real.names))[:classes]]
+        pictures = 1 - pictures if invert else pictures
+        parts = [pictures[:, :15], pictures[:, 15:], pictures]
+    else:
+        raise ValueError(f"dataset is {dataset!r}, but it must be one of glyphs, omniglot.")
+    order = np.random.default_rng(seed).permutation(classes) if seed else np.arange(classes)
+
+    def chosen(part: Tensor, first: int, end: int) -> tuple[Tensor, Tensor]:
+        labels = torch.arange(first, end).repeat_interleave(part.shape[1])
+        return part[order[first:end]].flatten(0, 1), labels
+
+    cuts = [(s * per_stage, (s + 1) * per_stage) for s in range(stages)]
+    learned = tuple(Task(chosen(parts[0], *cut), chosen(parts[1], *cut)) for cut in cuts)
+    return OpenWorldStream(learned, chosen(parts[2], trained, classes))
+
+
+@dataclass(frozen=True)
+class Learning:
+    """What a learner trains, and how fast."""
+
+    pool: str | None = None
+    """A static pool of lesson 05.1: its kind."""
+    generator: float = 0.0
+    """Learning rate of stage token and h; 0: no generator."""
+    body: str = "frozen"
+    """V: "frozen", "lora" or "full"."""
+    body_lr: float = 2e-3
+    generator_lora: int = 0
+    distill: float = 0.0
+    masked: bool = True
+    """Whether the loss compares the classes of the stage; else those of all stages so far."""
+
+
+LEARNERS: Mapping[str, Learning] = {
+    "frozen": Learning(),
+    "CODA pool": Learning(pool="coda"),
+    "OS pool": Learning(pool="os"),
+    "dynamic prompts": Learning(generator=5e-4),
+    "LoRA": Learning(body="lora"),
+    "joint": Learning(generator=5e-4, body="lora"),
+    "joint, distilled": Learning(generator=5e-4, body="lora", distill=1.0),
+    "joint, fast generator": Learning(generator=2e-3, generator_lora=4, body="lora"),
+    "full fine-tuning": Learning(body="full", body_lr=5e-4),
+    "full, one classifier": Learning(body="full", body_lr=5e-4, masked=False),
+}
+"""What the lesson compares; "joint" is the DPaRL-style one."""
+RANK, POOL_LR, HEAD_LR = 4, 1e-2, 1e-2
+
+
+class Embedder(nn.Module):
+    """Pictures -> embeddings: V, told something by a pool, by a generator, or by nobody.
+
+    Args:
+        vit: pre-trained; copied, for G and for V.
+        how: what it is made of.
+        stages: of the stream; sizes a pool.
+        layers, length: of the generator's prompts. A pool is that of lesson 05.1.
+        max_stage_tokens: of the generator.
+    """
+
+    def __init__(
+        self,
+        vit: ViT,
+        how: Learning,
+        stages: int = 4,
+        *,
+        layers: Sequence[int] = (0, 1, 2),
+        length: int = 4,
+        max_stage_tokens: int = 5,
+    ) -> None:
+        super().__init__()
+        self.how, self.vit = how, copy.deepcopy(vit).requires_grad_(how.body == "full")
+        self.lora = nn.ParameterList(add_lora(self.vit, RANK) if how.body == "lora" else [])
+        self.pool = PromptPool(vit.dim, tasks=stages, kind=how.pool) if how.pool else None
+        more = {"max_stage_tokens": max_stage_tokens, "lora_rank": how.generator_lora}
+        self.generator = PromptGenerator(vit, layers, length, **more) if how.generator else None
+        self.origin = copy.deepcopy(vit).requires_grad_(False) if how.pool == "coda" else None
+        self.tokens: int | None = None  # how many stage tokens the generator reads; None: all
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[B, 1, side, side] -> z [B, d]."""
+        if self.generator is not None:
+            return self.vit(x, lambda layer, _, told=self.generator(x, self.tokens): told.get(layer))
+        if self.pool is None:
+            return self.vit(x)
+        query = self.origin(x) if self.origin is not None else None
+
+        def prompts(layer: int, tokens: Tensor) -> Prefix | None:
+            return self.pool(layer, tokens[:, 0] if query is None else query)
+
+        return self.vit(x, prompts)
+
+    def start_stage(self, stage: int) -> None:
+        """Make the pool's new components or the generator's new stage token ready."""
+        if self.pool is not None:
+            self.pool.start_task(stage)
+        if self.generator is not None:
+            self.generator.new_stage()
+
+    def groups(self) -> list[dict]:
+        """What the stage trains, with its learning rates, as torch.optim takes it. Frozen tokens are not in it."""
+        found = []
+        if self.pool is not None:
+            found.append({"params": list(self.pool.parameters()), "lr": POOL_LR})
+        if self.generator is not None:
+            found.append({"params": self.generator.learning(), "lr": self.how.generator})
+        if self.how.body != "frozen":
+            body = self.lora if self.how.body == "lora" else self.vit.parameters()
+            found.append({"params": list(body), "lr": self.how.body_lr})
+        return found
+
+
+def train_stage(
+    net: Embedder, stage: Task, head: CosineSoftmax, *, first: int = 0, epochs: int = 6, seed: int = 0, label: str = "stage"
+) -> list[float]:
+    """Train on one stage, in place, with Adam, cosine schedule, 32 pictures a batch; returns the loss of each epoch.
+
+    Args:
+        net: after `start_stage`.
+        stage: its pictures; classes are global.
+        head: over the stage's classes, or over all so far.
+        first: class that the head's first direction stands for.
+        epochs: passes.
+        seed: of the order.
+        label: of the progress bar.
+
+    Raises:
+        ValueError: a stage without pictures.
+    """
+    (x, y), device = stage.train, net.vit.cls.device
+    if len(y) == 0:
+        raise ValueError("the stage has no pictures, but at least one is needed.")
+    before = copy.deepcopy(net).eval().requires_grad_(False) if net.how.distill else None
+
+    def loss(pictures: Tensor, labels: Tensor) -> Tensor:
+        pictures = pictures.to(device)
+        z = net(pictures)
+        total = head(z, labels.to(device) - first)
+        if before is not None and net.how.distill:
+            total = total + net.how.distill * (1 - F.cosine_similarity(z, before(pictures))).mean()
+        return total
+
+    groups = [*net.groups(), {"params": list(head.parameters()), "lr": HEAD_LR}]
+    rule = {"optimizer": "adam", "schedule": cosine_schedule, "groups": groups}
+    order = batches(x, y, size=32, seed=seed)
+    net.train()
+    history = fit(net, order, loss, epochs=epochs, lr=HEAD_LR, label=label, **rule)
+    net.eval()
+    return history.loss
+
+
+@dataclass
+class Journey:
+    """What a learner was after every stage; entry 0 is before the first."""
+
+    net: Embedder
+    embeddings: NDArray
+    """Of the test pictures: float32 [S + 1, N, d]."""
+    recall: list[float]
+    """Recall@1 among the unseen classes, S + 1 entries."""
+    closed: NDArray
+    """Accuracy [S, S] on held-out pictures of each stage, among all classes so far; nan above the diagonal."""
+    seconds: float
+    """CPU seconds of training."""
+    losses: list = field(default_factory=list)
+
+
+@torch.no_grad()
+def embed(net: nn.Module, x: Tensor) -> Tensor:
+    """Embeddings on the CPU, [N, d]."""
+    return net(x.to(next(net.parameters()).device)).cpu()
+
+
+def travel(
+    name: str,
+    vit: ViT,
+    stream: OpenWorldStream,
+    *,
+    epochs: int = 6,
+    seed: int = 0,
+    how: Learning | None = None,
+    **prompts,
+) -> Journey:
+    """Go through all stages with one learner, and ask it after each.
+
+    Args:
+        name: of `LEARNERS`, or of what is given as `how`.
+        vit: pre-trained; copied.
+        stream: stages and test.
+        epochs: a stage.
+        seed: of fresh weights and of the order.
+        how: instead of that of `LEARNERS`.
+        prompts: `layers`, `length`, `max_stage_tokens` of the generator.
+
+    Raises:
+        ValueError: an unknown name, or as `Embedder`.
+    """
+    if how is None and name not in LEARNERS:
+        raise ValueError(f"the learner {name!r} is not known: it is one of {', '.join(LEARNERS)}.")
+    how, count = how or LEARNERS[name], len(stream.stages)
+    (x, y), spent, losses = stream.test, 0.0, []
+    closed, directions = np.full((count, count), np.nan), []
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        net = Embedder(vit, how, count, **prompts).to(vit.cls.device).eval()
+        seen = [embed(vit, x)]
+        for s, stage in enumerate(stream.stages):
+            first, end = int(stage.train[1].min()), int(stage.train[1].max()) + 1
+            head = CosineSoftmax(vit.dim, (end - first) if how.masked else end).to(vit.cls.device)
+            if not how.masked and directions:
+                head.weight.data[:first] = directions[-1]
+            begin = time.process_time()
+            net.start_stage(s)
+            if name != "frozen" or net.groups():
+                start = first if how.masked else 0
+                settings = {"first": start, "epochs": epochs, "seed": seed * 100 + s, "label": f"{name}, stage {s + 1}"}
+                losses.append(train_stage(net, stage, head, **settings))
+            spent += time.process_time() - begin
+            directions = [*directions, head.weight.detach()] if how.masked else [head.weight.detach()]
+            seen.append(embed(net, x))
+            closed[s, : s + 1] = closed_accuracies(net, stream.stages[: s + 1], torch.cat(directions))
+    recall = [recall_at_k(z, y) for z in seen]
+    return Journey(net, torch.stack(seen).numpy(), recall, closed, spent, losses)
+
+
+@torch.no_grad()
+def closed_accuracies(net: nn.Module, stages: Sequence[Task], directions: Tensor) -> list[float]:
+    """Accuracy on held-out pictures of each stage, every picture going to the class whose direction is nearest.
+
+    Args:
+        net: the embedder.
+        stages: those so far.
+        directions: of all their classes, [classes, d].
+    """
+    unit, found = F.normalize(directions.cpu(), dim=-1), []
+    for stage in stages:
+        x, y = stage.test
+        found.append(float(((F.normalize(embed(net, x), dim=-1) @ unit.T).argmax(1) == y).float().mean()))
+    return found
+
+
+def drop_from_best(recall: Sequence[float]) -> float:
+    """How far the last stage is below the best one so far; 0 where it is the best."""
+    return max(recall) - recall[-1]
