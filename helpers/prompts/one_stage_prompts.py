@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from helpers.data.checks import whole
-from helpers.models.vit import Prefix, ViT
+from helpers.models.vit import Prefix, Prompts, ViT
 
 KINDS = ("os", "coda", "l2p", "dual")
 
@@ -246,14 +246,25 @@ class PromptedViT(nn.Module):
         """
         first = self.reference(x) if self.pool.two_stage or reference else None
         queries = {}
+        return Told(self.vit(x, self.prompts(first, queries)), queries, first)
 
-        def prompts(layer: int, tokens: Tensor) -> Prefix | None:
+    def prompts(self, first: Tensor | None, queries: dict[int, Tensor] | None = None) -> Prompts:
+        """What the ViT is to ask before each block.
+
+        Args:
+            first: the reference query [B, d], which the two-stage pools need.
+            queries: is filled with each prompted block's query.
+        """
+
+        def tell(layer: int, tokens: Tensor) -> Prefix | None:
             if layer not in self.pool.layers:
                 return None
-            queries[layer] = first if self.pool.two_stage else tokens[:, 0]
-            return self.pool(layer, queries[layer])
+            query = first if self.pool.two_stage else tokens[:, 0]
+            if queries is not None:
+                queries[layer] = query
+            return self.pool(layer, query)
 
-        return Told(self.vit(x, prompts), queries, first)
+        return tell
 
     def forward(self, x: Tensor) -> Tensor:
         """Pictures -> logits of all classes, [B, classes]."""
