@@ -60,7 +60,9 @@ def main() -> None:
         scratch.write_text(json.dumps(kept, indent=1) + "\n", encoding="utf-8")
         os.replace(scratch, FILE)
         gaps = [100 * (a - b) for a, b in zip(*found.values(), strict=True)]
-        print(f"{name}: {found}, joint - LoRA {[f'{gap:+.1f}' for gap in gaps]} points, {minutes} CPU-minutes", flush=True)
+        print(
+            f"{name}: {found}, joint - LoRA {[f'{gap:+.1f}' for gap in gaps]} points, {minutes} CPU-minutes", flush=True
+        )
 
 
 if __name__ == "__main__":

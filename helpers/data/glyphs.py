@@ -60,7 +60,9 @@ def trace(control: NDArray) -> NDArray:
         [..., 8·(n - 2), 2].
     """
     middles = (control[..., 1:, :] + control[..., :-1, :]) / 2
-    starts, bends, ends = (part[..., None, :] for part in (middles[..., :-1, :], control[..., 1:-1, :], middles[..., 1:, :]))
+    starts, bends, ends = (
+        part[..., None, :] for part in (middles[..., :-1, :], control[..., 1:-1, :], middles[..., 1:, :])
+    )
     t = np.linspace(0, 1, POINTS)[:, None]
     pieces = (1 - t) ** 2 * starts + 2 * t * (1 - t) * bends + t**2 * ends
     return pieces.reshape(*control.shape[:-2], -1, 2)

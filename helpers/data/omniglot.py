@@ -60,7 +60,9 @@ def omniglot(side: int = 8, folder: Path | str | None = None) -> Omniglot:
         _read(path, drawings)
     for name, drawn in drawings.items():
         if len(drawn) != DRAWERS:
-            raise DataError(f"{name} has {len(drawn)} drawings, but Omniglot has {DRAWERS} of each: fetch the zips again.")
+            raise DataError(
+                f"{name} has {len(drawn)} drawings, but Omniglot has {DRAWERS} of each: fetch the zips again."
+            )
     names = sorted(drawings)
     ink = np.stack([[drawings[name][file] for file in sorted(drawings[name])] for name in names])
     wide = F.max_pool2d(torch.from_numpy(ink).flatten(0, 1)[:, None].float(), PEN, 1, PEN // 2)

@@ -76,7 +76,9 @@ def class_stream(
     elif dataset == "omniglot":
         real = omniglot()
         if classes > len(real.names):
-            raise ValueError(f"{tasks} tasks of {per_task} are {classes} classes, but Omniglot has {len(real.names)} here.")
+            raise ValueError(
+                f"{tasks} tasks of {per_task} are {classes} classes, but Omniglot has {len(real.names)} here."
+            )
         chosen = np.random.default_rng(1).permutation(len(real.names))[:classes]
         pictures = 1 - real.pictures[chosen] if invert else real.pictures[chosen]
         train, test, names = pictures[:, :15], pictures[:, 15:], tuple(real.names[i] for i in chosen)
@@ -136,7 +138,13 @@ class Outcome:
 
 
 def new_learner(
-    vit: ViT, stream: ClassStream, method: Method, *, layers: Sequence[int] = (0, 1, 2, 3, 4), length: int = 8, seed: int = 0
+    vit: ViT,
+    stream: ClassStream,
+    method: Method,
+    *,
+    layers: Sequence[int] = (0, 1, 2, 3, 4),
+    length: int = 8,
+    seed: int = 0,
 ) -> PromptedViT:
     """A net for a method, on a copy of the ViT, with fresh weights: the same ones for the same seed.
 
@@ -188,7 +196,9 @@ def learn_task(
 
     def loss(pictures: Tensor, labels: Tensor) -> Tensor:
         told = net.tell(pictures.to(device), reference=method.qr > 0)
-        logits = net.head(told.feature)[:, first:end]  # a logit of -∞ adds nothing to the sum: it may as well be left out
+        logits = net.head(told.feature)[
+            :, first:end
+        ]  # a logit of -∞ adds nothing to the sum: it may as well be left out
         total = F.cross_entropy(logits, labels.to(device) - first)
         if method.kind in ("l2p", "dual"):
             total = total + PULL * net.pool.pull(told.queries)
@@ -276,7 +286,9 @@ def forgetting(matrix: ArrayLike, kind: str = "one_step") -> float:
     """
     r = np.asarray(matrix, dtype=float)
     if kind not in ("one_step", "max_last") or r.ndim != 2 or r.shape[0] != r.shape[1] or len(r) < 2:
-        raise ValueError(f"kind is {kind!r} (one_step or max_last) and R is {r.shape}: it must be square, of two tasks or more.")
+        raise ValueError(
+            f"kind is {kind!r} (one_step or max_last) and R is {r.shape}: it must be square, of two tasks or more."
+        )
     if kind == "one_step":
         return float(np.mean([(r[t - 1, :t] - r[t, :t]).mean() for t in range(1, len(r))]))
     return float(np.mean([r[i:, i].max() - r[-1, i] for i in range(len(r) - 1)]))

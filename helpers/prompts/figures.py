@@ -9,7 +9,8 @@ from plotly.subplots import make_subplots
 
 from helpers.lab.style import COLOURS, DASHES, INK, MARKERS, titled
 
-INKED = [[0, "rgba(128,128,128,0.10)"], [1, COLOURS["blue"]]]
+BRIGHT = [[0, "#17405f"], [1, "#e6edf3"]]
+"""Dark is dark and light is light, on any page."""
 SHARE = [[0, "rgba(42,133,199,0.06)"], [1, COLOURS["blue"]]]
 GAP = 1
 LOOKS = {
@@ -35,9 +36,9 @@ def mosaic(pictures: ArrayLike) -> np.ndarray:
 
 
 def picture(figure: go.Figure, z: ArrayLike, row: int, col: int, bare: bool = True) -> None:
-    """Put a picture, 0 to 1, dark where it is dark, into a subplot; square pixels, no ticks unless `bare` is False."""
+    """Put a picture, 0 (dark) to 1, into a subplot; square pixels, no ticks unless `bare` is False."""
     z = np.asarray(z, np.float32)
-    figure.add_heatmap(z=z, zmin=0, zmax=1, colorscale=INKED, showscale=False, hoverinfo="skip", row=row, col=col)
+    figure.add_heatmap(z=z, zmin=0, zmax=1, colorscale=BRIGHT, showscale=False, hoverinfo="skip", row=row, col=col)
     look = {"showgrid": False, "zeroline": False, "constrain": "domain", "row": row, "col": col}
     look |= {"showticklabels": False, "ticks": ""} if bare else {}
     across = figure.get_subplot(row, col).xaxis.plotly_name.replace("axis", "")
@@ -104,7 +105,9 @@ def fading(values: ArrayLike, task: int, name: str) -> go.Figure:
     return titled(figure, f"What is left: {name}", said)
 
 
-def comparison(scores: Mapping[str, Mapping[str, tuple[float, float]]], live: Mapping[str, Mapping[str, float]]) -> go.Figure:
+def comparison(
+    scores: Mapping[str, Mapping[str, tuple[float, float]]], live: Mapping[str, Mapping[str, float]]
+) -> go.Figure:
     """Average accuracy and forgetting of every method.
 
     Args:
@@ -145,7 +148,9 @@ def comparison(scores: Mapping[str, Mapping[str, tuple[float, float]]], live: Ma
     return titled(figure, "Who keeps what?", said)
 
 
-def whisper(image: ArrayLike, query: ArrayLike, reference: ArrayLike, block: int, first: ArrayLike | None = None) -> go.Figure:
+def whisper(
+    image: ArrayLike, query: ArrayLike, reference: ArrayLike, block: int, first: ArrayLike | None = None
+) -> go.Figure:
     """Which prompts a block is told, by its own query and by the reference query.
 
     Args:
@@ -213,7 +218,7 @@ def regularised(weights: Sequence[float], curves: Mapping[str, tuple[ArrayLike, 
             col=col,
         )
     figure.update_xaxes(title="weight λ of the loss", type="category")
-    figure.update_yaxes(title="distance of the queries", type="log", exponentformat="power", row=1, col=1)
+    figure.update_yaxes(title="distance of the queries", type="log", exponentformat="power", dtick=1, row=1, col=1)
     figure.update_yaxes(title="[%]", rangemode="tozero", row=1, col=2)
     figure.update_layout(height=430, margin_t=110)
     return titled(figure, "The extra loss", "Left: what it asks for. Right: what we would like.")

@@ -58,7 +58,9 @@ class PromptPool(nn.Module):
         if kind not in KINDS:
             raise ValueError(f"kind is {kind!r}, but it must be one of {', '.join(KINDS)}.")
         if whole("length", length, 0) % 2:
-            raise ValueError(f"the prompt length is {length}, but it must be even: half for the keys, half for the values.")
+            raise ValueError(
+                f"the prompt length is {length}, but it must be even: half for the keys, half for the values."
+            )
         if not all(isinstance(l, int) and l >= 0 for l in layers) or len(set(layers)) != len(layers):
             raise ValueError(f"layers is {layers!r}, but it must be different block numbers from 0.")
         self.kind, self.layers, self.length, self.tasks = kind, tuple(layers), length, whole("tasks", tasks)
@@ -226,7 +228,9 @@ class PromptedViT(nn.Module):
     def __init__(self, vit: ViT, pool: PromptPool, classes: int) -> None:
         super().__init__()
         if pool.layers and max(pool.layers) >= vit.depth:
-            raise ValueError(f"block {max(pool.layers)} is to be prompted, but the network has blocks 0 to {vit.depth - 1}.")
+            raise ValueError(
+                f"block {max(pool.layers)} is to be prompted, but the network has blocks 0 to {vit.depth - 1}."
+            )
         width = next(iter(pool.prompts.values())).shape[-1] if pool.layers else vit.dim
         if width != vit.dim:
             raise ValueError(f"the pool is {width} wide and the network {vit.dim}, but they must agree.")

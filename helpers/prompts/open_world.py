@@ -33,9 +33,12 @@ from helpers.prompts.open_world_prompts import CosineSoftmax, PromptGenerator, a
 class OpenWorldStream:
     """Stages to learn from, and pictures of other classes to search among.
 
+    Classes are numbered through: stage 1 has 0, 1 …, stage 2 goes on from there.
+
     Raises:
-        ValueError: a class of one stage comes in another stage or in the test, a stage without pictures, or pictures
-            and classes that differ in number. A test class with one picture is a warning: nobody can find it.
+        ValueError: a class of one stage comes in another stage or in the test, a stage without pictures, pictures and
+            classes that differ in number, held-out pictures of other classes than the stage's, or numbers that do not go on
+            from the stage before. A test class with one picture is a warning: nobody can find it.
     """
 
     stages: tuple[Task, ...]
@@ -48,7 +51,9 @@ class OpenWorldStream:
         parts = {f"stage {s + 1}": stage.train for s, stage in enumerate(self.stages)} | {"the test": self.test}
         for name, (x, y) in parts.items():
             if len(y) == 0 or len(x) != len(y):
-                raise ValueError(f"{name} has {len(x)} pictures and {len(y)} classes: give it one class for each, and some.")
+                raise ValueError(
+                    f"{name} has {len(x)} pictures and {len(y)} classes: give it one class for each, and some."
+                )
             classes, counts = np.unique(y.numpy(), return_counts=True)
             if twice := [int(c) for c in classes if int(c) in seen]:
                 where = sorted({seen[c] for c in twice})
@@ -57,7 +62,18 @@ class OpenWorldStream:
                 )
             seen |= {int(c): name for c in classes}
             if name == "the test" and (lone := classes[counts == 1]).size:
-                warnings.warn(f"the test classes {lone.tolist()} have one picture each, which nothing can find.", stacklevel=3)
+                warnings.warn(
+                    f"the test classes {lone.tolist()} have one picture each, which nothing can find.", stacklevel=3
+                )
+        expected = 0
+        for name, stage in zip(parts, self.stages, strict=False):
+            trained, held = (set(part[1].tolist()) for part in (stage.train, stage.test))
+            if trained != set(range(expected, expected + len(trained))) or not held <= trained:
+                raise ValueError(
+                    f"{name} learns the classes {sorted(trained)} and is asked about {sorted(held)}: it must learn {expected}, "
+                    f"{expected + 1} … without a gap, and be asked about these."
+                )
+            expected += len(trained)
 
     @property
     def classes(self) -> int:
@@ -122,7 +138,7 @@ class Learning:
     """What a learner trains, and how fast."""
 
     pool: str | None = None
-    """A static pool of lesson 05.1: its kind."""
+    """A static pool of lesson 05.1: "coda" or "os"."""
     generator: float = 0.0
     """Learning rate of stage token and h; 0: no generator."""
     body: str = "frozen"
@@ -159,6 +175,9 @@ class Embedder(nn.Module):
         stages: of the stream; sizes a pool.
         layers, length: of the generator's prompts. A pool is that of lesson 05.1.
         max_stage_tokens: of the generator.
+
+    Raises:
+        ValueError: another pool or body than `Learning` names, or as `PromptGenerator`.
     """
 
     def __init__(
@@ -172,6 +191,11 @@ class Embedder(nn.Module):
         max_stage_tokens: int = 5,
     ) -> None:
         super().__init__()
+        if how.pool not in (None, "coda", "os") or how.body not in ("frozen", "lora", "full"):
+            raise ValueError(
+                f"pool is {how.pool!r} and body is {how.body!r}, but they must be one of None, coda, os and one of frozen, "
+                "lora, full."
+            )
         self.how, self.vit = how, copy.deepcopy(vit).requires_grad_(how.body == "full")
         self.lora = nn.ParameterList(add_lora(self.vit, RANK) if how.body == "lora" else [])
         self.pool = PromptPool(vit.dim, tasks=stages, kind=how.pool) if how.pool else None
@@ -214,7 +238,15 @@ class Embedder(nn.Module):
 
 
 def train_stage(
-    net: Embedder, stage: Task, head: CosineSoftmax, *, first: int = 0, epochs: int = 6, seed: int = 0, label: str = "stage"
+    net: Embedder,
+    stage: Task,
+    head: CosineSoftmax,
+    *,
+    before: nn.Module | None = None,
+    first: int = 0,
+    epochs: int = 6,
+    seed: int = 0,
+    label: str = "stage",
 ) -> list[float]:
     """Train on one stage, in place, with Adam, cosine schedule, 32 pictures a batch; returns the loss of each epoch.
 
@@ -222,6 +254,7 @@ def train_stage(
         net: after `start_stage`.
         stage: its pictures; classes are global.
         head: over the stage's classes, or over all so far.
+        before: the net as the last stage left it, which distillation holds on to; None: no distillation.
         first: class that the head's first direction stands for.
         epochs: passes.
         seed: of the order.
@@ -233,14 +266,15 @@ def train_stage(
     (x, y), device = stage.train, net.vit.cls.device
     if len(y) == 0:
         raise ValueError("the stage has no pictures, but at least one is needed.")
-    before = copy.deepcopy(net).eval().requires_grad_(False) if net.how.distill else None
 
     def loss(pictures: Tensor, labels: Tensor) -> Tensor:
         pictures = pictures.to(device)
         z = net(pictures)
         total = head(z, labels.to(device) - first)
-        if before is not None and net.how.distill:
-            total = total + net.how.distill * (1 - F.cosine_similarity(z, before(pictures))).mean()
+        if before is not None:
+            with torch.no_grad():
+                held = before(pictures)
+            total = total + net.how.distill * (1 - F.cosine_similarity(z, held)).mean()
         return total
 
     groups = [*net.groups(), {"params": list(head.parameters()), "lr": HEAD_LR}]
@@ -313,10 +347,17 @@ def travel(
             if not how.masked and directions:
                 head.weight.data[:first] = directions[-1]
             begin = time.process_time()
+            before = copy.deepcopy(net) if how.distill else None
             net.start_stage(s)
             if name != "frozen" or net.groups():
                 start = first if how.masked else 0
-                settings = {"first": start, "epochs": epochs, "seed": seed * 100 + s, "label": f"{name}, stage {s + 1}"}
+                settings = {
+                    "before": before,
+                    "first": start,
+                    "epochs": epochs,
+                    "seed": seed * 100 + s,
+                    "label": f"{name}, stage {s + 1}",
+                }
                 losses.append(train_stage(net, stage, head, **settings))
             spent += time.process_time() - begin
             directions = [*directions, head.weight.detach()] if how.masked else [head.weight.detach()]

@@ -84,9 +84,14 @@ class PromptGenerator(nn.Module):
     ) -> None:
         super().__init__()
         if whole("length", length, 0) % 2:
-            raise ValueError(f"the prompt length is {length}, but it must be even: half for the keys, half for the values.")
-        if not layers or min(layers) < 0 or max(layers) >= vit.depth:
-            raise ValueError(f"layers is {tuple(layers)}, but it must be some of the blocks 0 to {vit.depth - 1}.")
+            raise ValueError(
+                f"the prompt length is {length}, but it must be even: half for the keys, half for the values."
+            )
+        if not layers or len(set(layers)) < len(layers) or not set(layers) <= set(range(vit.depth)):
+            raise ValueError(
+                f"layers is {tuple(layers)}, but it must be some of the blocks 0 to {vit.depth - 1}, each once."
+            )
+        whole("width", width)
         self.vit = copy.deepcopy(vit).requires_grad_(False)
         self.lora = nn.ParameterList(add_lora(self.vit, lora_rank) if lora_rank else [])
         self.layers, self.length = tuple(layers), length
@@ -114,8 +119,12 @@ class PromptGenerator(nn.Module):
         Args:
             x: pictures.
             tokens: how many stage tokens it may read, the newest ones; None: all.
+
+        Raises:
+            ValueError: a negative number of tokens.
         """
-        kept = list(self.stage_tokens)[-tokens:] if tokens else list(self.stage_tokens) if tokens is None else []
+        there = len(self.stage_tokens)
+        kept = list(self.stage_tokens)[there - min(whole("tokens", there if tokens is None else tokens, 0), there) :]
         seen = self.vit.tokens(x)
         # Behind [CLS] and without a position: their order does not matter, only which of them are there.
         stages = [token.expand(len(x), -1, -1) for token in kept]

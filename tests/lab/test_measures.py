@@ -1,15 +1,18 @@
-"""Means and deviations over seeds."""
+"""Means and deviations over seeds; neighbours and how far they turn."""
 
+import math
 import statistics
+from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from helpers.lab.measures import mean_std, overlap_coefficient, percent
+from helpers.lab.measures import cosine_drift, mean_std, nearest, overlap_coefficient, percent, recall_at_k
 
 NUMBERS = st.floats(-1e6, 1e6)
+quick = settings(max_examples=25, deadline=None, derandomize=True)
 
 
 @given(st.lists(NUMBERS, min_size=2, max_size=20))
@@ -67,3 +70,106 @@ def test_overlap_is_a_share_and_does_not_know_which_came_first(first, second):
     share = overlap_coefficient(first, second, edges)
     assert 0 <= share <= 1 + 1e-12 and share == pytest.approx(overlap_coefficient(second, first, edges))
     assert overlap_coefficient(first, first, edges) == pytest.approx(1)
+
+
+# Neighbours
+
+
+def turned(a, b):
+    """The cosine, coordinate by coordinate."""
+    return sum(p * q for p, q in zip(a, b, strict=True)) / (math.hypot(*a) * math.hypot(*b))
+
+
+def test_golden_recall():
+    golden = np.load(Path(__file__).parents[1] / "golden" / "dparl.npz")
+    for k in (1, 5):
+        assert recall_at_k(golden["emb"], golden["emb_labels"], k) == golden[f"recall_at_{k}"]
+
+
+@quick
+@given(st.integers(2, 12), st.integers(1, 4), st.integers(0, 2**20))
+def test_recall_and_nearest_are_plain_loops(n, dim, seed):
+    rng = np.random.default_rng(seed)
+    z, y = rng.normal(size=(n, dim)), rng.integers(0, 3, n)
+    for k in range(1, n):
+        found, hits = nearest(z, k), 0
+        assert found.shape == (n, k)
+        for i in range(n):
+            others = [j for j in range(n) if j != i]
+            best = sorted((turned(z[i], z[j]) for j in others), reverse=True)[:k]
+            np.testing.assert_allclose([turned(z[i], z[j]) for j in found[i]], best, atol=1e-12)
+            assert i not in found[i] and len(set(found[i])) == k
+            hits += any(y[j] == y[i] for j in found[i])
+        assert recall_at_k(z, y, k) == pytest.approx(hits / n)
+
+
+def test_neighbours_by_hand_the_nearest_first():
+    degrees = np.radians([0, 10, 30, 100])
+    z = np.stack([np.cos(degrees), np.sin(degrees)], 1)
+    assert nearest(z, 3).tolist() == [[1, 2, 3], [0, 2, 3], [1, 0, 3], [2, 1, 0]]
+    assert recall_at_k(z, [0, 0, 1, 1], 1) == 0.75 and recall_at_k(z, [0, 1, 0, 1], 1) == 0.0
+    assert recall_at_k(z, [0, 1, 0, 1], 2) == 0.75 and recall_at_k(z, [0, 1, 0, 1], 3) == 1.0
+
+
+def test_of_equals_the_first_comes_first_and_nobody_finds_itself():
+    assert nearest(np.ones((4, 2)), 2).tolist() == [[1, 2], [0, 2], [0, 1], [0, 1]]
+
+
+@quick
+@given(st.integers(0, 2**20))
+def test_lengths_of_embeddings_do_not_matter_and_recall_grows_with_k(seed):
+    rng = np.random.default_rng(seed)
+    z, y = rng.normal(size=(15, 3)), rng.integers(0, 4, 15)
+    longer = z * rng.uniform(0.1, 10, (15, 1))
+    shares = [recall_at_k(z, y, k) for k in range(1, 15)]
+    assert shares == [recall_at_k(longer, y, k) for k in range(1, 15)]
+    assert shares == sorted(shares) and 0 <= shares[0] and shares[-1] <= 1
+
+
+def test_an_embedding_of_zeros_is_orthogonal_to_all():
+    assert nearest([[0.0, 0], [1, 0], [-1, 0.1], [1, 0.1]], 1).tolist() == [[1], [3], [0], [1]]
+
+
+def test_a_class_of_one_is_never_found():
+    assert recall_at_k(np.eye(3), [0, 1, 2], 2) == 0 and recall_at_k([[1, 0], [1, 0], [0, 1]], [0, 0, 1]) == 2 / 3
+
+
+@pytest.mark.parametrize(
+    ("z", "y", "k", "says"),
+    [
+        (np.ones((4, 2)), [0, 1, 2], 1, r"embeddings \(4, 2\), classes \(3,\) and k = 1"),
+        (np.ones((4, 2)), [0, 1, 2, 3], 0, "k = 0"),
+        (np.ones((4, 2)), [0, 1, 2, 3], 4, "k = 4"),
+        (np.ones((4, 2)), [0, 1, 2, 3], -1, "k = -1"),
+        (np.ones((1, 2)), [0], 1, r"embeddings \(1, 2\)"),
+        (np.ones((4, 2)), np.zeros((4, 1)), 1, r"classes \(4, 1\)"),
+    ],
+)
+def test_embeddings_that_do_not_fit_are_refused(z, y, k, says):
+    with pytest.raises(ValueError, match=says):
+        recall_at_k(z, y, k)
+
+
+# Drift
+
+
+@quick
+@given(st.integers(1, 5), st.integers(1, 6), st.integers(0, 2**20))
+def test_drift_is_one_minus_the_mean_cosine(n, dim, seed):
+    rng = np.random.default_rng(seed)
+    before, after = rng.normal(size=(2, 3, n, dim))
+    found = cosine_drift(before, after)
+    assert found.shape == (3,)
+    for i in range(3):
+        expected = 1 - sum(turned(a, b) for a, b in zip(before[i], after[i], strict=True)) / n
+        assert found[i] == pytest.approx(expected, abs=1e-12)
+    scaled = after * rng.uniform(0.1, 10, (3, n, 1))
+    np.testing.assert_allclose(cosine_drift(before, scaled), found, atol=1e-12)
+    np.testing.assert_allclose(cosine_drift(after, before), found, atol=1e-12)
+
+
+def test_drift_is_0_when_nothing_turned_1_when_orthogonal_2_when_opposite():
+    x = np.array([[1.0, 2.0], [-3.0, 0.5]])
+    assert cosine_drift(x, 7 * x) == pytest.approx(0, abs=1e-12) and cosine_drift(x, x).shape == ()
+    assert cosine_drift(x, x[:, ::-1] * [1, -1]) == pytest.approx(1)
+    assert cosine_drift(x, -x) == pytest.approx(2)
