@@ -171,8 +171,8 @@ def vit_macs(
 ) -> int:
     """Multiply-adds of one pass, one picture; the defaults are ViT-B/16.
 
-    A block with N' tokens and P told: 3N'd² (q, k, v) + 2N'(N' + P)d (shares, sum) + N'd² + 2·ratio·N'd²; and the embedding of the
-    patches, N·pixels·d.
+    A block with N' tokens and P told: 3N'd² (q, k, v) + 2N'(N' + P)d (shares, sum) + N'd² + 2·ratio·N'd²; and the
+    embedding of the patches, N·pixels·d.
 
     Args:
         image, patch, dim, depth, channels, mlp_ratio: of the network.

@@ -278,8 +278,9 @@ def forgetting(matrix: ArrayLike, kind: str = "one_step") -> float:
 
     Args:
         matrix: R [T, T]; what stands above the diagonal is not read.
-        kind: "one_step": mean drop from one task to the next, as the released code has it, Σ_t 1/t Σ_{i<t} (R[t-1, i] - R[t, i])
-            / (T - 1); it can be negative. "max_last": mean over the earlier tasks of the best accuracy ever minus the last.
+        kind: "one_step": mean drop from one task to the next, as the released code has it,
+            Σ_t 1/t Σ_{i<t} (R[t-1, i] - R[t, i]) / (T - 1); it can be negative. "max_last": mean over the earlier tasks of
+            the best accuracy ever minus the last.
 
     Raises:
         ValueError: an unknown kind, a matrix that is not square, or fewer than two tasks.

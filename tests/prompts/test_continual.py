@@ -455,7 +455,7 @@ def test_an_unknown_method_is_refused(stream):
 @pytest.mark.parametrize("name", ["head only", "OS-Prompt"])
 def test_the_shipped_network_learns_a_task(name):
     outcome = learn_stream(name, glyph_vit(), class_stream(1, 3, each=32), epochs=4)
-    assert outcome.matrix[0, 0] > 0.75
+    assert outcome.matrix[0, 0] > 0.6  # by chance 0.33
 
 
 # ----------------------------------------------------------------------------------------------------------- what is left

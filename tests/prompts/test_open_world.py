@@ -480,7 +480,8 @@ def test_distillation_pulls_the_new_embedding_to_the_old_one(name):
     drifts, first_losses = [], []
     for net, distill in zip(nets, (0.0, 1.0, 100.0), strict=True):
         net.how = replace(net.how, distill=distill)
-        losses = train_stage(net, STREAM.stages[0], copy.deepcopy(head), epochs=4)
+        held = copy.deepcopy(net) if distill else None
+        losses = train_stage(net, STREAM.stages[0], copy.deepcopy(head), before=held, epochs=4)
         first_losses.append(losses[0])
         drifts.append(float((1 - F.cosine_similarity(embed(net, x), before)).mean()))
     assert drifts[0] > drifts[1] > 1.5 * drifts[2] > 0
