@@ -505,7 +505,7 @@ def test_distillation_adds_one_minus_cosine(monkeypatch):
 
     monkeypatch.setattr(open_world, "fit_", open_world.fit, raising=False)
     monkeypatch.setattr(open_world, "fit", watched)
-    train_stage(net, STREAM.stages[0], head, epochs=1)
+    train_stage(net, STREAM.stages[0], head, before=copy.deepcopy(net), epochs=1)
     total, softmax, pull = taken[0]
     assert pull > 1e-2
     assert total == pytest.approx(softmax + pull, rel=1e-4)
