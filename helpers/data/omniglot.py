@@ -42,22 +42,24 @@ def omniglot(side: int = 8, folder: Path | str | None = None) -> Omniglot:
 
     Args:
         side: pixels a side.
-        folder: with the zips; None looks in $COURSE_DATA/omniglot, then in data/external/omniglot.
+        folder: with both zips; None looks in $COURSE_DATA/omniglot, then in data/external/omniglot.
 
     Raises:
-        DataError: neither zip is there, one is damaged, or a character has not 20 drawings of 105 × 105.
+        DataError: a zip is missing or damaged, or a character has not 20 drawings of 105 × 105.
     """
     whole("side", side, 2, SIDE)
     folder = Path(folder) if folder else _folder()
-    here = [folder / name for name in FILES if folder and (folder / name).is_file()]
-    if not here:
+    missing = [name for name in FILES if not (folder and (folder / name).is_file())]
+    if missing:
         raise DataError(
-            f"Omniglot is not on this machine: put {' and '.join(FILES)} (github.com/brendenlake/omniglot, folder python) "
-            "into data/external/omniglot/ or $COURSE_DATA/omniglot/."
+            f"Omniglot is not on this machine, {' and '.join(missing)} missing: put {' and '.join(FILES)} "
+            "(github.com/brendenlake/omniglot, folder python) into data/external/omniglot/ or $COURSE_DATA/omniglot/."
         )
     drawings: dict[str, dict[str, np.ndarray]] = {}
-    for path in here:
-        _read(path, drawings)
+    for name in FILES:
+        _read(folder / name, drawings)
+    if not drawings:
+        raise DataError(f"the zips in {folder} hold no drawing: fetch both again.")
     for name, drawn in drawings.items():
         if len(drawn) != DRAWERS:
             raise DataError(
@@ -72,9 +74,11 @@ def omniglot(side: int = 8, folder: Path | str | None = None) -> Omniglot:
 
 def _folder() -> Path | None:
     given = os.environ.get("COURSE_DATA")
-    for root in ([Path(given)] if given else []) + [ROOT / "data" / "external", ROOT / "data"]:
-        if (root / "omniglot").is_dir():
-            return root / "omniglot"
+    folders = [root / "omniglot" for root in ([Path(given)] if given else []) + [ROOT / "data" / "external"]]
+    for enough in (all, any):  # a folder with both before one with either, so that what is missing can be named
+        for folder in folders:
+            if enough((folder / name).is_file() for name in FILES):
+                return folder
     return None
 
 
@@ -90,5 +94,5 @@ def _read(path: Path, drawings: dict) -> None:
                     drawings.setdefault(f"{alphabet}/{character}", {})[file] = (paper < 128).astype(np.uint8)
                     if paper.shape != (SIDE, SIDE):
                         raise DataError(f"{name} in {path} is {paper.shape}, but Omniglot's are {SIDE} × {SIDE}.")
-    except (OSError, ValueError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
+    except (OSError, ValueError, EOFError, RuntimeError, SyntaxError, zipfile.BadZipFile, zlib.error) as error:
         raise DataError(f"{path} is no whole Omniglot zip ({error}): fetch it again.") from None

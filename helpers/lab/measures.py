@@ -59,16 +59,24 @@ def recall_at_k(z: ArrayLike, y: ArrayLike, k: int = 1) -> float:
         ValueError: shapes that do not belong together, or a k that is not possible.
     """
     y = np.asarray(y)
-    if y.ndim != 1 or len(np.asarray(z)) != len(y) or not 1 <= k < len(y):
+    if y.ndim != 1 or np.ndim(z) != 2 or len(z) != len(y) or k not in range(1, len(y)):
         raise ValueError(
-            f"embeddings {np.shape(z)}, classes {y.shape} and k = {k} do not fit: N embeddings, N classes, 1 ≤ k < N."
+            f"embeddings {np.shape(z)}, classes {y.shape} and k = {k} do not fit: [N, d], [N], and 1 ≤ k < N."
         )
     return float((y[nearest(z, k)] == y[:, None]).any(1).mean())
 
 
 def nearest(z: ArrayLike, k: int) -> NDArray:
-    """The k nearest others of every embedding by cosine, the nearest first: [N, d] -> int [N, k]."""
+    """The k nearest others of every embedding by cosine, the nearest first: [N, d] -> int [N, k].
+
+    Raises:
+        ValueError: fewer than k others, or an embedding that is not finite.
+    """
     z = np.asarray(z, dtype=float)
+    if not 1 <= k < len(z) or not np.isfinite(z).all():
+        raise ValueError(
+            f"{len(z)} embeddings have at most {len(z) - 1} neighbours each, {k} were asked for, all finite."
+        )
     unit = z / np.maximum(np.linalg.norm(z, axis=1, keepdims=True), 1e-12)
     cosine = unit @ unit.T
     np.fill_diagonal(cosine, -np.inf)
@@ -82,7 +90,7 @@ def cosine_drift(before: ArrayLike, after: ArrayLike) -> NDArray:
         before, after: [..., N, d].
 
     Returns:
-        [...]: 0 where nothing has turned, 1 where all are orthogonal to what they were.
+        [...]: 0 where nothing has turned, 1 where all are orthogonal to what they were. A vector of zeros counts as 1.
     """
     a, b = np.asarray(before, dtype=float), np.asarray(after, dtype=float)
     cosine = (a * b).sum(-1) / np.maximum(np.linalg.norm(a, axis=-1) * np.linalg.norm(b, axis=-1), 1e-12)

@@ -81,7 +81,9 @@ def fit(
     from tqdm.auto import tqdm
 
     steps = epochs * len(data)
-    step_rule = optimizers[optimizer](groups or model.parameters(), lr=lr, weight_decay=weight_decay)
+    step_rule = optimizers[optimizer](
+        model.parameters() if groups is None else groups, lr=lr, weight_decay=weight_decay
+    )
     rules = {
         "one_cycle": lambda: torch.optim.lr_scheduler.OneCycleLR(step_rule, max_lr=lr, total_steps=max(steps, 2)),
         "cosine": lambda: torch.optim.lr_scheduler.CosineAnnealingLR(step_rule, steps),
@@ -107,7 +109,7 @@ def fit(
                         f"{scheduler.get_last_lr()[0]:.2g}): lower lr, or look for a division by zero in the model."
                     )
                 if clip is not None:
-                    nn.utils.clip_grad_norm_(model.parameters(), clip)
+                    nn.utils.clip_grad_norm_([p for group in step_rule.param_groups for p in group["params"]], clip)
                 step_rule.step()
                 scheduler.step()
                 total += seen

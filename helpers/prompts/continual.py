@@ -157,7 +157,7 @@ def new_learner(
         pool = PromptPool(vit.dim, kind=method.kind or "os", **told)
         net = PromptedViT(copy.deepcopy(vit), pool, stream.classes)
     net.vit.requires_grad_(method.body > 0)
-    return net
+    return net.to(vit.cls.device)
 
 
 def cosine_schedule(done: float) -> float:

@@ -61,9 +61,10 @@ class PromptPool(nn.Module):
             raise ValueError(
                 f"the prompt length is {length}, but it must be even: half for the keys, half for the values."
             )
-        if not all(isinstance(layer, int) and layer >= 0 for layer in layers) or len(set(layers)) != len(layers):
+        layers = tuple(whole("a layer", layer, 0) for layer in layers)
+        if len(set(layers)) != len(layers):
             raise ValueError(f"layers is {layers!r}, but it must be different block numbers from 0.")
-        self.kind, self.layers, self.length, self.tasks = kind, tuple(layers), length, whole("tasks", tasks)
+        self.kind, self.layers, self.length, self.tasks = kind, layers, length, whole("tasks", tasks)
         self.per_task, self.unborn = 1 if kind == "dual" else whole("per_task", per_task), unborn
         self.top_k, size = 1 if kind == "dual" else whole("top_k", top_k), self.tasks * self.per_task
         if kind in ("os", "coda") and size > dim:
@@ -156,7 +157,7 @@ class PromptPool(nn.Module):
             pairs: "own": each query with its own picks, mean over the batch. "released": each query with *everybody's*
                 picks, summed, as the code of CODA-Prompt and OS-Prompt does by the indexing `cos[:, picks]`.
         """
-        total = torch.zeros(())
+        total = next(self.parameters()).new_zeros(())
         for layer, query in queries.items():
             if str(layer) in self.keys:
                 cosine, picks = self.weights(layer, query.detach()), self.picked(layer, query)
@@ -172,11 +173,11 @@ class PromptPool(nn.Module):
 
         CODA-Prompt can add it to the loss; its released settings use a weight of 0.
         """
-        total = torch.zeros(())
+        total = next(self.parameters()).new_zeros(())
         for store in (self.keys, self.prompts, self.focus):
             for values in store.values():
                 x = self._born(values).flatten(1)
-                total = total + (x @ x.T - torch.eye(len(x))).square().mean()
+                total = total + (x @ x.T - torch.eye(len(x), device=x.device)).square().mean()
         return total
 
 
@@ -285,8 +286,11 @@ class PromptedViT(nn.Module):
         Raises:
             ValueError: an unknown variant, or no reference query.
         """
-        if told.reference is None or variant not in ("paper", "code"):
-            raise ValueError(f"variant is {variant!r} (paper or code), and the pass must have made a reference query.")
+        if told.reference is None or not told.queries or variant not in ("paper", "code"):
+            raise ValueError(
+                f"variant is {variant!r} (paper or code); the pass must also have made a reference query and prompted a "
+                "block."
+            )
         if variant == "code":
             parts = [(query - told.reference).square().mean() for query in told.queries.values()]
         else:
