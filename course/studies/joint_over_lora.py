@@ -22,7 +22,7 @@ SETTINGS = {  # arguments of the stream, arguments of the learner
     "wider": ({}, {}),
     "omniglot": (OMNIGLOT, {}),
     "more pictures": ({"each": 160}, {}),
-    "more prompts": ({}, {"layers": (0, 1, 2, 3, 4, 5), "length": 8}),
+    "more prompts": ({}, {"layers": (0, 1, 2, 3, 4, 5), "prompt_length": 8}),
 }
 PAIR = ("joint", "LoRA")
 FILE = ROOT / "course" / "results" / "studies" / "joint_over_lora.json"

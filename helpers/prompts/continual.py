@@ -143,7 +143,7 @@ def new_learner(
     method: Method,
     *,
     layers: Sequence[int] = (0, 1, 2, 3, 4),
-    length: int = 8,
+    prompt_length: int = 8,
     seed: int = 0,
 ) -> PromptedViT:
     """A net for a method, on a copy of the ViT, with fresh weights: the same ones for the same seed.
@@ -153,7 +153,7 @@ def new_learner(
     """
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        told = {"layers": layers if method.kind else (), "length": length, "tasks": len(stream.tasks)}
+        told = {"layers": layers if method.kind else (), "prompt_length": prompt_length, "tasks": len(stream.tasks)}
         pool = PromptPool(vit.dim, kind=method.kind or "os", **told)
         net = PromptedViT(copy.deepcopy(vit), pool, stream.classes)
     net.vit.requires_grad_(method.body > 0)
@@ -239,7 +239,7 @@ def learn_stream(
         seed: of weights and order.
         after_task: called with the net after each task; what it returns is kept.
         method: instead of that of `METHODS`.
-        pool: `layers` and `length` of the pool.
+        pool: `layers` and `prompt_length` of the pool.
 
     Raises:
         ValueError: an unknown name, or as `PromptPool`.

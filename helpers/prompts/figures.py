@@ -11,7 +11,9 @@ from helpers.lab.style import COLOURS, DASHES, INK, MARKERS, titled
 
 BRIGHT = [[0, "#17405f"], [1, "#e6edf3"]]
 """Dark is dark and light is light, on any page."""
-SHARE = [[0, "rgba(42,133,199,0.06)"], [1, COLOURS["blue"]]]
+SHARE = [[0, "#eef4f9"], [1, "#86bbe2"]]
+"""Light enough for dark numbers in every cell, on any page."""
+DARK = "#1b2a38"
 GAP = 1
 LOOKS = {
     "fine-tuning": "vermilion",
@@ -42,8 +44,9 @@ def picture(figure: go.Figure, z: ArrayLike, row: int, col: int, bare: bool = Tr
     look = {"showgrid": False, "zeroline": False, "constrain": "domain", "row": row, "col": col}
     look |= {"showticklabels": False, "ticks": ""} if bare else {}
     across = figure.get_subplot(row, col).xaxis.plotly_name.replace("axis", "")
-    figure.update_xaxes(**look)
-    figure.update_yaxes(autorange="reversed", scaleanchor=across, **look)
+    # Ranges by hand: an automatic one is made anew with every frame of a slider, and the pixels are square no more.
+    figure.update_xaxes(range=[-0.5, z.shape[1] - 0.5], **look)
+    figure.update_yaxes(range=[z.shape[0] - 0.5, -0.5], scaleanchor=across, **look)
 
 
 def arrival(pictures: ArrayLike, rows: Sequence[str], title: str, said: str, across: str = "classes") -> go.Figure:
@@ -68,16 +71,40 @@ def arrival(pictures: ArrayLike, rows: Sequence[str], title: str, said: str, acr
 
 
 def matrix(figure: go.Figure, values: ArrayLike, upto: int, col: int = 1) -> None:
-    """Put an accuracy matrix [T, T] into a subplot, rows up to `upto`, numbers in percent."""
+    """Put an accuracy matrix [T, T] into a subplot: rows up to `upto`, nothing above the diagonal, in percent."""
     r = 100 * np.asarray(values, dtype=float)
-    shown = np.where(np.arange(len(r))[:, None] <= upto, r, np.nan)
+    shown = np.where(np.tri(len(r), dtype=bool) & (np.arange(len(r))[:, None] <= upto), r, np.nan)
     names = [str(index + 1) for index in range(len(r))]
     text = [["" if np.isnan(x) else f"{x:.0f}" for x in row] for row in shown]
     heat = {"colorscale": SHARE, "zmin": 0, "zmax": 100, "showscale": False, "texttemplate": "%{text}"}
+    heat["textfont"] = {"color": DARK}
     figure.add_heatmap(z=shown.astype(np.float32), x=names, y=names, text=text, **heat, row=1, col=col)
     look = {"type": "category", "showgrid": False}
     figure.update_xaxes(title="accuracy on task [%]", range=[-0.5, len(r) - 0.5], **look, row=1, col=col)
     figure.update_yaxes(title="after task", range=[len(r) - 0.5, -0.5], **look, row=1, col=col)
+
+
+def shares(alone: ArrayLike, prefixed: ArrayLike) -> go.Figure:
+    """Who looks where in an attention, without and with a prefix.
+
+    Args:
+        alone: [N, N], rows sum to 1.
+        prefixed: [N, P + N], the prefix's columns first.
+    """
+    figure = make_subplots(cols=2, horizontal_spacing=0.16, subplot_titles=["alone", "with a prefix"])
+    for col, values in ((1, np.asarray(alone)), (2, np.asarray(prefixed))):
+        count, told = values.shape[0], values.shape[1] - values.shape[0]
+        names = [*(f"told {i + 1}" for i in range(told)), *(f"token {i + 1}" for i in range(count))]
+        rows = [f"token {i + 1}" for i in range(count)]
+        heat = {"colorscale": SHARE, "zmin": 0, "zmax": 1, "showscale": False, "textfont": {"color": DARK}}
+        figure.add_heatmap(z=values, x=names, y=rows, texttemplate="%{z:.2f}", **heat, row=1, col=col)
+        figure.update_xaxes(title="looks at", showgrid=False, row=1, col=col)
+        figure.update_yaxes(title="who looks", autorange="reversed", showgrid=False, row=1, col=col)
+    figure.update_layout(height=340, margin_t=110)
+    most = int(np.asarray(prefixed)[:, 0].argmax()) + 1
+    return titled(
+        figure, "Shares of attention", f"The whisper is heard most by token {most}. Every row still sums to 1."
+    )
 
 
 def fading(values: ArrayLike, task: int, name: str) -> go.Figure:
@@ -123,9 +150,8 @@ def comparison(
             x=[100 * scores[name][key][0] for name in known],
             error_x={"array": [100 * scores[name][key][1] for name in known], "color": INK, "thickness": 1.5},
             orientation="h",
-            name="recorded seeds",
-            showlegend=col == 1,
-            marker={"color": [COLOURS[LOOKS[name]] for name in known], "opacity": 0.8},
+            showlegend=False,
+            marker={"color": [COLOURS[LOOKS[name]] for name in known], "opacity": 0.75},
             row=1,
             col=col,
         )
@@ -135,7 +161,7 @@ def comparison(
             mode="markers",
             name="this run",
             showlegend=col == 1,
-            marker={"symbol": "diamond-open", "size": 12, "color": INK, "line": {"width": 2.5}},
+            marker={"symbol": "diamond", "size": 11, "color": "white", "line": {"width": 2, "color": DARK}},
             row=1,
             col=col,
         )
@@ -144,12 +170,12 @@ def comparison(
     figure.update_xaxes(title="one-step forgetting [points]", rangemode="tozero", row=1, col=2)
     figure.update_layout(height=170 + 38 * len(names), margin_t=104, margin_l=150)
     best = max(live, key=lambda name: live[name]["accuracy"])
-    said = f"This run: {best} is ahead with {100 * live[best]['accuracy']:.0f} %."
-    return titled(figure, "Who keeps what?", said)
+    said = f"In this run {best} is ahead with {100 * live[best]['accuracy']:.0f} %."
+    return titled(figure, "Who keeps what?", said + (" Bars: means over recorded seeds." if scores else ""))
 
 
 def whisper(
-    image: ArrayLike, query: ArrayLike, reference: ArrayLike, block: int, first: ArrayLike | None = None
+    image: ArrayLike, query: ArrayLike, reference: ArrayLike, block: int, usual: ArrayLike | None = None
 ) -> go.Figure:
     """Which prompts a block is told, by its own query and by the reference query.
 
@@ -158,7 +184,7 @@ def whisper(
         query: α of the block's own query, [M].
         reference: α of the reference query with the same keys, [M].
         block: its number.
-        first: α of another picture's own query, drawn as a line; None leaves it out.
+        usual: the own query's α, mean over many pictures, drawn as a line; None leaves it out.
     """
     figure = make_subplots(
         cols=2, rows=2, specs=[[{"rowspan": 2}, {}], [None, {}]], column_widths=[0.26, 0.74], vertical_spacing=0.2
@@ -181,8 +207,8 @@ def whisper(
             )
     line = {"color": INK, "width": 1.5, "dash": "dot"}
     at = np.arange(1, len(own) + 1)
-    there = own if first is None else np.asarray(first, dtype=float)
-    figure.add_scatter(x=at, y=there, mode="lines", line=line, name="own query, mean picture", row=1, col=2)
+    there = own if usual is None else np.asarray(usual, dtype=float)
+    figure.add_scatter(x=at, y=there, mode="lines", line=line, name="own query, mean of all pictures", row=1, col=2)
     figure.update_yaxes(title="cosine α", range=[-1, 1], row=1, col=2)
     figure.update_yaxes(title="softmax", rangemode="tozero", row=2, col=2)
     figure.update_xaxes(title="component", row=2, col=2)
@@ -190,7 +216,7 @@ def whisper(
     figure.update_layout(barmode="group", height=470, margin_t=120)
     gap = float(((shares[0] - shares[1]) ** 2).sum())
     moved = float(np.abs(own - there).max())
-    said = f"Distance of the softmaxes: {gap:.4f}. Largest step away from the mean picture's α: {moved:.3f}."
+    said = f"Distance of the softmaxes: {gap:.4f}. Farthest from the mean of all pictures: {moved:.3f}."
     return titled(figure, f"What block {block} is told", said)
 
 
@@ -219,7 +245,7 @@ def regularised(weights: Sequence[float], curves: Mapping[str, tuple[ArrayLike, 
         )
     figure.update_xaxes(title="weight λ of the loss", type="category")
     figure.update_yaxes(title="distance of the queries", type="log", exponentformat="power", dtick=1, row=1, col=1)
-    figure.update_yaxes(title="[%]", rangemode="tozero", row=1, col=2)
+    figure.update_yaxes(title="accuracy [%], forgetting [points]", rangemode="tozero", row=1, col=2)
     figure.update_layout(height=430, margin_t=110)
     return titled(figure, "The extra loss", "Left: what it asks for. Right: what we would like.")
 
@@ -234,7 +260,7 @@ def drifts(curves: Mapping[str, tuple[ArrayLike, ArrayLike]]) -> go.Figure:
     for index, (name, (mean, std)) in enumerate(curves.items()):
         mean = np.asarray(mean)
         figure.add_scatter(
-            x=[*(f"block {block}" for block in range(len(mean) - 1)), "feature"],
+            x=np.arange(len(mean)) + 0.07 * index,  # aside, so that error bars do not hide each other
             y=mean,
             error_y={"array": np.asarray(std), "thickness": 1.5},
             mode="lines+markers",
@@ -242,14 +268,18 @@ def drifts(curves: Mapping[str, tuple[ArrayLike, ArrayLike]]) -> go.Figure:
             line={"color": COLOURS[LOOKS[name]], "dash": DASHES[index], "width": 2.5},
             marker={"symbol": MARKERS[index], "size": 9},
         )
-    figure.update_xaxes(title="[CLS] at the entry of")
+    names = [*(f"entry {block}" for block in range(len(mean) - 1)), "end"]
+    ticks = {"tickvals": np.arange(len(names)), "ticktext": names}
+    figure.update_xaxes(title="[CLS] at the entry of each block, and at the end", **ticks)
     figure.update_yaxes(title="drift, 1 − cosine", rangemode="tozero")
     figure.update_layout(height=400, margin_t=100)
     said = "; ".join(f"{name}: {np.asarray(mean)[-1]:.2f} at the end" for name, (mean, _) in curves.items())
     return titled(figure, "How far does [CLS] turn while learning on?", said)
 
 
-def prices(macs: Mapping[str, float], passes: Mapping[str, float], r: ArrayLike, weight: float) -> go.Figure:
+def prices(
+    macs: Mapping[str, float], passes: Mapping[str, float], r: ArrayLike, weight: float, lost: float
+) -> go.Figure:
     """What a prediction and a training step of a large ViT cost, beside a recorded accuracy matrix.
 
     Args:
@@ -257,6 +287,7 @@ def prices(macs: Mapping[str, float], passes: Mapping[str, float], r: ArrayLike,
         passes: of a training step, in 1e9, by name; backward counted as one forward.
         r: R [T, T] of the small network at this λ, in [0, 1].
         weight: λ.
+        lost: one-step forgetting of that matrix, in [0, 1].
     """
     figure = make_subplots(cols=2, horizontal_spacing=0.2, column_widths=[0.42, 0.58])
     matrix(figure, r, len(np.asarray(r)) - 1)
@@ -269,5 +300,5 @@ def prices(macs: Mapping[str, float], passes: Mapping[str, float], r: ArrayLike,
     names = list(macs)
     twice, once = (macs[name] for name in names[:2])
     said = f"ViT-B/16: {once:.2f} against {twice:.2f} a prediction, ratio {once / twice:.3f}."
-    said += f" Small network, λ = {weight:g}: {100 * np.asarray(r)[-1].mean():.0f} % on average."
+    said += f" λ = {weight:g}: average {100 * np.asarray(r)[-1].mean():.0f} %, forgetting {100 * lost:.1f} points."
     return titled(figure, "One look or two", said)

@@ -32,7 +32,7 @@ class PromptPool(nn.Module):
         layers: prompted blocks, from 0. "dual" tells the first two of them the same whatever comes (G-prompts).
         tasks: T.
         per_task: components a task, M / T; "dual" has one.
-        length: L_p, tokens of a prompt: the first half goes before the keys, the second before the values.
+        prompt_length: L_p, tokens of a prompt: the first half goes before the keys, the second before the values.
         kind: "os", "coda", "l2p" or "dual".
         top_k: how many prompts "l2p" picks.
         unborn: at test "dual" may pick the prompt of a task that is still to come, as the released code lets it.
@@ -49,7 +49,7 @@ class PromptPool(nn.Module):
         *,
         tasks: int = 5,
         per_task: int = 4,
-        length: int = 8,
+        prompt_length: int = 8,
         kind: str = "os",
         top_k: int = 4,
         unborn: bool = False,
@@ -57,14 +57,14 @@ class PromptPool(nn.Module):
         super().__init__()
         if kind not in KINDS:
             raise ValueError(f"kind is {kind!r}, but it must be one of {', '.join(KINDS)}.")
-        if whole("length", length, 0) % 2:
+        if whole("prompt_length", prompt_length, 0) % 2:
             raise ValueError(
-                f"the prompt length is {length}, but it must be even: half for the keys, half for the values."
+                f"prompt_length is {prompt_length}, but it must be even: half for the keys, half for the values."
             )
         layers = tuple(whole("a layer", layer, 0) for layer in layers)
         if len(set(layers)) != len(layers):
             raise ValueError(f"layers is {layers!r}, but it must be different block numbers from 0.")
-        self.kind, self.layers, self.length, self.tasks = kind, layers, length, whole("tasks", tasks)
+        self.kind, self.layers, self.prompt_length, self.tasks = kind, layers, prompt_length, whole("tasks", tasks)
         self.per_task, self.unborn = 1 if kind == "dual" else whole("per_task", per_task), unborn
         self.top_k, size = 1 if kind == "dual" else whole("top_k", top_k), self.tasks * self.per_task
         if kind in ("os", "coda") and size > dim:
@@ -77,8 +77,8 @@ class PromptPool(nn.Module):
         self.general = self.layers[:2] if kind == "dual" else ()
         chosen = [layer for layer in self.layers if layer not in self.general]
         self.keys = nn.ParameterDict({str(layer): torch.rand(size, dim) for layer in chosen})
-        self.prompts = nn.ParameterDict({str(layer): torch.rand(size, length, dim) for layer in chosen})
-        self.prompts.update({str(layer): torch.rand(1, length, dim) for layer in self.general})
+        self.prompts = nn.ParameterDict({str(layer): torch.rand(size, prompt_length, dim) for layer in chosen})
+        self.prompts.update({str(layer): torch.rand(1, prompt_length, dim) for layer in self.general})
         self.focus = nn.ParameterDict({str(layer): torch.rand(size, dim) for layer in chosen} if kind == "coda" else {})
         self.task = 0
 
@@ -137,9 +137,9 @@ class PromptPool(nn.Module):
             layer: block number.
             query: [B, d].
         """
-        if layer not in self.layers or not self.length:
+        if layer not in self.layers or not self.prompt_length:
             return None
-        half, stored = self.length // 2, self.prompts[str(layer)]
+        half, stored = self.prompt_length // 2, self.prompts[str(layer)]
         if layer in self.general:
             told = stored.expand(len(query), -1, -1)
         elif self.kind in ("l2p", "dual"):
@@ -193,16 +193,16 @@ def orthogonal_rows_(x: Tensor, rows: slice) -> None:
         x[index] = drawn / drawn.norm()
 
 
-def qr_distance(alpha_query: Tensor, alpha_reference: Tensor) -> Tensor:
+def qr_distance(weights_query: Tensor, weights_reference: Tensor) -> Tensor:
     """How differently two queries see a block's keys: ‖softmax(α_query) - softmax(α_ref)‖², a number a picture, in [0, 2].
 
     Args:
-        alpha_query: cosines of q_l with the keys, [B, M].
-        alpha_reference: cosines of the reference query with the same keys, [B, M].
+        weights_query: cosines of q_l with the keys, [B, M].
+        weights_reference: cosines of the reference query with the same keys, [B, M].
 
     Source: the loss of OS-Prompt++, as secondary summaries of the paper give it.
     """
-    return (alpha_query.softmax(-1) - alpha_reference.softmax(-1)).square().sum(-1)
+    return (weights_query.softmax(-1) - weights_reference.softmax(-1)).square().sum(-1)
 
 
 class Told(NamedTuple):

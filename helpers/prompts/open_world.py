@@ -24,7 +24,7 @@ from helpers.data.omniglot import omniglot
 from helpers.lab.measures import recall_at_k
 from helpers.lab.training import batches, fit
 from helpers.models.vit import Prefix, ViT
-from helpers.prompts.continual import Task, cosine_schedule
+from helpers.prompts.continual import Task
 from helpers.prompts.one_stage_prompts import PromptPool
 from helpers.prompts.open_world_prompts import CosineSoftmax, PromptGenerator, add_lora
 
@@ -173,7 +173,7 @@ class Embedder(nn.Module):
         vit: pre-trained; copied, for G and for V.
         how: what it is made of.
         stages: of the stream; sizes a pool.
-        layers, length: of the generator's prompts. A pool is that of lesson 05.1.
+        layers, prompt_length: of the generator's prompts. A pool is that of lesson 05.1.
         max_stage_tokens: of the generator.
 
     Raises:
@@ -187,7 +187,7 @@ class Embedder(nn.Module):
         stages: int = 4,
         *,
         layers: Sequence[int] = (0, 1, 2),
-        length: int = 4,
+        prompt_length: int = 4,
         max_stage_tokens: int = 5,
     ) -> None:
         super().__init__()
@@ -200,7 +200,7 @@ class Embedder(nn.Module):
         self.lora = nn.ParameterList(add_lora(self.vit, RANK) if how.body == "lora" else [])
         self.pool = PromptPool(vit.dim, tasks=stages, kind=how.pool) if how.pool else None
         more = {"max_stage_tokens": max_stage_tokens, "lora_rank": how.generator_lora}
-        self.generator = PromptGenerator(vit, layers, length, **more) if how.generator else None
+        self.generator = PromptGenerator(vit, layers, prompt_length, **more) if how.generator else None
         self.origin = copy.deepcopy(vit).requires_grad_(False) if how.pool == "coda" else None
         self.tokens: int | None = None  # how many stage tokens the generator reads; None: all
 
@@ -248,7 +248,7 @@ def train_stage(
     seed: int = 0,
     label: str = "stage",
 ) -> list[float]:
-    """Train on one stage, in place, with Adam, cosine schedule, 32 pictures a batch; returns the loss of each epoch.
+    """Train on one stage, in place, with Adam at constant rates, 32 pictures a batch; returns the loss of each epoch.
 
     Args:
         net: after `start_stage`.
@@ -278,7 +278,7 @@ def train_stage(
         return total
 
     groups = [*net.groups(), {"params": list(head.parameters()), "lr": HEAD_LR}]
-    rule = {"optimizer": "adam", "schedule": cosine_schedule, "groups": groups}
+    rule = {"optimizer": "adam", "schedule": "constant", "groups": groups}
     order = batches(x, y, size=32, seed=seed)
     net.train()
     history = fit(net, order, loss, epochs=epochs, lr=HEAD_LR, label=label, **rule)
@@ -327,7 +327,7 @@ def travel(
         epochs: a stage.
         seed: of fresh weights and of the order.
         how: instead of that of `LEARNERS`.
-        prompts: `layers`, `length`, `max_stage_tokens` of the generator.
+        prompts: `layers`, `prompt_length`, `max_stage_tokens` of the generator.
 
     Raises:
         ValueError: an unknown name, or as `Embedder`.

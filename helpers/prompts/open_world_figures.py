@@ -132,6 +132,40 @@ def journeys(
     return titled(figure, "Can it find what it never learned?", f"At the end: {best} {ends[best]:.1f} %.")
 
 
+def gains(worlds: Mapping[str, Mapping[str, Sequence[float]]]) -> go.Figure:
+    """What every learner adds to the frozen network, compared seed by seed.
+
+    Args:
+        worlds: by world, by learner: recall@1 at the end, a figure a seed, in [0, 1]; "frozen" among the learners.
+    """
+    figure, said = go.Figure(), []
+    for index, (world, ends) in enumerate(worlds.items()):
+        frozen = np.asarray(ends["frozen"])
+        over = {name: 100 * (np.asarray(ends[name]) - frozen) for name in ends if name != "frozen"}
+        figure.add_bar(
+            y=list(over),
+            x=[points.mean() for points in over.values()],
+            error_x={
+                "array": [points.std(ddof=1) if len(points) > 1 else 0.0 for points in over.values()],
+                "color": INK,
+                "thickness": 1.5,
+            },
+            name=f"{world} (frozen {100 * frozen.mean():.0f} %)",
+            orientation="h",
+            marker={
+                "color": COLOURS[("blue", "ochre", "green")[index % 3]],
+                "pattern": {"shape": ("", "/", "x")[index % 3], "solidity": 0.4},
+            },
+        )
+        best = max(over, key=lambda name: over[name].mean())
+        said.append(f"{world}: {best} {over[best].mean():+.1f}")
+    figure.add_vline(x=0, line={"color": INK, "width": 1.5})
+    figure.update_xaxes(title="recall@1 at the end, over the frozen network [points]")
+    figure.update_yaxes(autorange="reversed")
+    figure.update_layout(barmode="group", height=560, margin_t=130, margin_l=160, legend_traceorder="normal")
+    return titled(figure, "What does learning on add?", f"Most in {'; in '.join(said)}.")
+
+
 def two_worlds(closed: ArrayLike, recall: Sequence[float], stage: int, name: str) -> go.Figure:
     """One run read twice: accuracy on the classes that came, and recall@1 on those that never did.
 

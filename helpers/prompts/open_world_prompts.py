@@ -63,7 +63,7 @@ class PromptGenerator(nn.Module):
     Args:
         vit: G; copied and frozen.
         layers: blocks of V to prompt, from 0.
-        length: L_p, tokens of a prompt: the first half goes before the keys, the second before the values.
+        prompt_length: L_p, tokens of a prompt: the first half goes before the keys, the second before the values.
         max_stage_tokens: when there would be more, the oldest leaves.
         lora_rank: of an adaptation of G that learns; 0 leaves G as it is.
         width: of h between its two layers.
@@ -76,16 +76,16 @@ class PromptGenerator(nn.Module):
         self,
         vit: ViT,
         layers: Sequence[int] = (0, 1, 2),
-        length: int = 4,
+        prompt_length: int = 4,
         *,
         max_stage_tokens: int = 5,
         lora_rank: int = 0,
         width: int = 32,
     ) -> None:
         super().__init__()
-        if whole("length", length, 0) % 2:
+        if whole("prompt_length", prompt_length, 0) % 2:
             raise ValueError(
-                f"the prompt length is {length}, but it must be even: half for the keys, half for the values."
+                f"prompt_length is {prompt_length}, but it must be even: half for the keys, half for the values."
             )
         if not layers or len(set(layers)) < len(layers) or not set(layers) <= set(range(vit.depth)):
             raise ValueError(
@@ -94,11 +94,11 @@ class PromptGenerator(nn.Module):
         whole("width", width)
         self.vit = copy.deepcopy(vit).requires_grad_(False)
         self.lora = nn.ParameterList(add_lora(self.vit, lora_rank) if lora_rank else [])
-        self.layers, self.length = tuple(layers), length
+        self.layers, self.prompt_length = tuple(layers), prompt_length
         self.max_stage_tokens = whole("max_stage_tokens", max_stage_tokens)
         self.stage_tokens = nn.ParameterList()
         self.h = nn.Sequential(
-            nn.Linear(vit.dim, width), nn.GELU(), nn.Linear(width, len(self.layers) * length * vit.dim)
+            nn.Linear(vit.dim, width), nn.GELU(), nn.Linear(width, len(self.layers) * prompt_length * vit.dim)
         )
         nn.init.normal_(self.h[2].weight, std=0.02)  # hardly a prompt at first
         nn.init.zeros_(self.h[2].bias)
@@ -131,8 +131,8 @@ class PromptGenerator(nn.Module):
         return self.vit.encode(torch.cat([seen[:, :1], *stages, seen[:, 1:]], 1))
 
     def forward(self, x: Tensor, tokens: int | None = None) -> dict[int, Prefix]:
-        """By block, what goes before its keys and before its values: [B, length/2, d] each."""
-        shape = (len(self.layers), 2, self.length // 2, self.vit.dim)
+        """By block, what goes before its keys and before its values: [B, prompt_length/2, d] each."""
+        shape = (len(self.layers), 2, self.prompt_length // 2, self.vit.dim)
         told = self.h(self.summary(x, tokens)).unflatten(-1, shape)
         return {layer: (told[:, i, 0], told[:, i, 1]) for i, layer in enumerate(self.layers)}
 

@@ -33,7 +33,7 @@ from helpers.prompts.continual import (
 )
 
 FILE = np.load(Path(__file__).parents[1] / "golden" / "os_prompt.npz")
-SMALL = {"layers": (0, 1, 2), "length": 2}
+SMALL = {"layers": (0, 1, 2), "prompt_length": 2}
 OWNED = ("CODA-Prompt", "OS-Prompt", "OS-Prompt++")
 
 quick = settings(max_examples=25, deadline=None, derandomize=True)
@@ -218,8 +218,8 @@ def test_methods_are_those_of_the_lesson():
 def test_learner_with_a_pool_that_does_not_fit_is_refused(stream):
     with pytest.raises(ValueError, match="block 3 is to be prompted, but the network has blocks 0 to 2"):
         new_learner(small_vit(), stream, METHODS["OS-Prompt"], layers=(3,))
-    with pytest.raises(ValueError, match="the prompt length is 3"):
-        new_learner(small_vit(), stream, METHODS["OS-Prompt"], length=3, layers=(0,))
+    with pytest.raises(ValueError, match="prompt_length is 3"):
+        new_learner(small_vit(), stream, METHODS["OS-Prompt"], prompt_length=3, layers=(0,))
 
 
 # ------------------------------------------------------------------------------------------------------------ the rates
@@ -443,8 +443,8 @@ def test_same_seed_same_stream_of_numbers_whatever_was_drawn_before(stream, name
 
 
 def test_a_method_of_ones_own_is_taken_before_the_name(stream):
-    outcome = learn_stream("mine", small_vit(), stream, epochs=1, method=Method("os"), layers=(1,), length=4)
-    assert outcome.net.pool.layers == (1,) and outcome.net.pool.length == 4
+    outcome = learn_stream("mine", small_vit(), stream, epochs=1, method=Method("os"), layers=(1,), prompt_length=4)
+    assert outcome.net.pool.layers == (1,) and outcome.net.pool.prompt_length == 4
 
 
 def test_an_unknown_method_is_refused(stream):

@@ -32,7 +32,9 @@ def close(found, expected, tolerance=1e-10):
 
 def pool_of(kind, layers=(0, 1, 2), task=1, dim=12, **more):
     """Three tasks of three components, everything drawn from N(0, 1) as if it had been trained."""
-    pool = PromptPool(dim, layers, **{"tasks": 3, "per_task": 3, "length": 4, "kind": kind, "top_k": 2} | more).double()
+    pool = PromptPool(
+        dim, layers, **{"tasks": 3, "per_task": 3, "prompt_length": 4, "kind": kind, "top_k": 2} | more
+    ).double()
     for weights in pool.parameters():
         nn.init.normal_(weights)
     pool.task = task
@@ -85,7 +87,7 @@ def golden_net(kind, mode):
     vit = ViT(8, 2, 16, 6, 4, 2, mean_std=None)
     state = {renamed(key[4:]): golden(key) for key in FILE if key.startswith("vit/")}
     vit.load_state_dict(state | {"embed.weight": state["embed.weight"].flatten(1)})
-    pool = PromptPool(16, tasks=3, per_task=4, length=4, kind=kind, top_k=5, unborn=True)
+    pool = PromptPool(16, tasks=3, per_task=4, prompt_length=4, kind=kind, top_k=5, unborn=True)
     for store, letter in ((pool.keys, "k"), (pool.prompts, "p"), (pool.focus, "a")):
         for layer in store:
             general = kind == "dual" and layer in "01"
@@ -269,7 +271,7 @@ def test_dual_takes_its_own_task_in_training_and_the_nearest_known_one_at_test(t
 def test_other_blocks_are_told_nothing(kind):
     pool, query = pool_of(kind, layers=(0, 1, 3)), numbers(3, 12)
     assert pool(2, query) is None and pool(4, query) is None and pool(3, query) is not None
-    assert pool_of(kind, length=0)(0, query) is None
+    assert pool_of(kind, prompt_length=0)(0, query) is None
 
 
 # ------------------------------------------------------------------------------------------------------------- tasks
@@ -277,7 +279,7 @@ def test_other_blocks_are_told_nothing(kind):
 
 @pytest.mark.parametrize("kind", BORN)
 def test_fresh_tasks_are_orthonormal_and_leave_all_other_rows_alone(kind):
-    pool = PromptPool(24, (0, 2), tasks=4, per_task=3, length=2, kind=kind)
+    pool = PromptPool(24, (0, 2), tasks=4, per_task=3, prompt_length=2, kind=kind)
     stores = [pool.keys, pool.prompts] + ([pool.focus] if kind == "coda" else [])
     assert bool(pool.focus) == (kind == "coda")
     for task in range(4):
@@ -318,7 +320,7 @@ def test_same_seed_same_pool(kind):
     made = []
     for seed in (0, 0, 1):
         torch.manual_seed(seed)
-        pool = PromptPool(12, (0, 1, 2), tasks=3, per_task=3, length=4, kind=kind)
+        pool = PromptPool(12, (0, 1, 2), tasks=3, per_task=3, prompt_length=4, kind=kind)
         pool.start_task(0)
         made.append(torch.cat([weights.detach().flatten() for weights in pool.parameters()]))
     assert torch.equal(made[0], made[1]) and not torch.equal(made[0], made[2])
@@ -369,7 +371,7 @@ def test_what_is_not_born_may_be_no_number(kind, training):
 # ----------------------------------------------------------------------------------------------------- the prompted net
 
 
-@pytest.mark.parametrize("more", [{"length": 0}, {"layers": ()}], ids=["no tokens", "no blocks"])
+@pytest.mark.parametrize("more", [{"prompt_length": 0}, {"layers": ()}], ids=["no tokens", "no blocks"])
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_net_that_is_told_nothing_is_the_plain_one(kind, more):
     net, x = net_of(kind, **more), pictures()
@@ -569,7 +571,7 @@ def test_pull_of_keys_that_are_their_queries_is_zero():
 
 @pytest.mark.parametrize("kind", BORN)
 def test_overlap_is_zero_when_fresh_and_its_formula_later(kind):
-    pool = PromptPool(12, (0, 1), tasks=2, per_task=3, length=2, kind=kind)
+    pool = PromptPool(12, (0, 1), tasks=2, per_task=3, prompt_length=2, kind=kind)
     pool.start_task(0)
     pool.start_task(1)
     assert pool.overlap().item() == pytest.approx(0, abs=1e-10)
@@ -629,9 +631,9 @@ def test_meter_counts_the_formula_the_head_and_the_pool(kind, tokens):
     "settings, message",
     [
         ({"kind": "plain"}, "kind is 'plain', .* os, coda, l2p, dual"),
-        ({"length": 7}, "the prompt length is 7, but it must be even"),
-        ({"length": -2}, "length is -2"),
-        ({"length": 4.0}, "length is 4.0"),
+        ({"prompt_length": 7}, "prompt_length is 7, but it must be even"),
+        ({"prompt_length": -2}, "prompt_length is -2"),
+        ({"prompt_length": 4.0}, "prompt_length is 4.0"),
         ({"layers": (0, 0)}, r"layers is \(0, 0\)"),
         ({"layers": (-1,)}, "layer is -1"),
         ({"layers": (1.0,)}, "layer is 1.0"),
@@ -650,7 +652,7 @@ def test_pool_that_cannot_be_is_refused(settings, message):
 
 
 def test_as_many_components_as_dimensions_are_allowed_and_others_need_no_room():
-    pool = PromptPool(12, (0,), tasks=4, per_task=3, length=2).double()  # float32 would have lost three digits
+    pool = PromptPool(12, (0,), tasks=4, per_task=3, prompt_length=2).double()  # float32 would have lost three digits
     for task in range(4):
         pool.start_task(task)
     close(pool.keys["0"] @ pool.keys["0"].T, torch.eye(12, dtype=torch.float64), 1e-8)

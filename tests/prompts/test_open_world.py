@@ -294,7 +294,7 @@ def test_what_is_told_something_is_not_the_network_given(name):
 
 @torch.no_grad()
 def test_generator_speaks_to_v():
-    net = embedder("joint", 2, layers=(1, 4), length=2)
+    net = embedder("joint", 2, layers=(1, 4), prompt_length=2)
     nn.init.normal_(net.generator.h[2].weight)
     prompts = net.generator(X)
     assert list(prompts) == [1, 4]
@@ -369,7 +369,7 @@ def test_embedder_refuses_an_unknown_body_or_pool(how):
 @pytest.mark.parametrize(
     ("name", "more", "says"),
     [
-        ("joint", {"length": 3}, "3.*even"),
+        ("joint", {"prompt_length": 3}, "3.*even"),
         ("joint", {"layers": (6,)}, "blocks 0 to 5"),
         ("OS pool", {"stages": 13}, "52.*48"),
     ],
@@ -590,11 +590,11 @@ def test_later_stages_do_not_teach_earlier_ones():
 
 def test_settings_of_the_generator_arrive():
     stream = replace(STREAM, stages=tasks([0, 1], [2, 3], [4, 5], [6, 7]), test=part([8, 9]))
-    net = travel("joint", GLYPHS, stream, epochs=1, layers=(0, 5), length=6, max_stage_tokens=2).net
-    assert (net.generator.layers, net.generator.length) == ((0, 5), 6)
+    net = travel("joint", GLYPHS, stream, epochs=1, layers=(0, 5), prompt_length=6, max_stage_tokens=2).net
+    assert (net.generator.layers, net.generator.prompt_length) == ((0, 5), 6)
     assert len(net.generator.stage_tokens) == 2
     with pytest.raises(ValueError, match="even"):
-        travel("joint", GLYPHS, STREAM, length=1)
+        travel("joint", GLYPHS, STREAM, prompt_length=1)
 
 
 def test_a_learner_of_ones_own():
@@ -699,7 +699,7 @@ def test_drop_from_best(recall, drop):
 )
 def test_multiply_adds_of_generator_and_v(how, stages, layers, length):
     """A block of N tokens that sees M: q, k, v and the way out 4Nd², the perceptron 2·2Nd², shares and sum 2NMd."""
-    net, d, depth, patches = embedder(how, stages, layers=layers, length=length), 48, 6, 16
+    net, d, depth, patches = embedder(how, stages, layers=layers, prompt_length=length), 48, 6, 16
     with energy.probe(net, predictions=3) as meter:
         net(X[:3])
     own, more = patches + 1, patches + 1 + min(stages, 5)
@@ -726,6 +726,6 @@ def test_a_generator_is_a_second_network():
 
 def test_another_network_works_too():
     vit = ViT(image=8, patch=4, dim=8, depth=2, heads=2).eval()
-    journey = travel("joint", vit, STREAM, epochs=1, layers=(0, 1), length=2)
+    journey = travel("joint", vit, STREAM, epochs=1, layers=(0, 1), prompt_length=2)
     assert journey.embeddings.shape == (3, 75, 8)
     assert all(p.requires_grad and p.grad is None for p in vit.parameters())

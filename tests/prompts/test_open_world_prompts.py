@@ -88,8 +88,8 @@ def told(generator, picture):
     first, _, last = generator.h
     wide = through(first, u)
     values = through(last, wide * (1 + torch.erf(wide / math.sqrt(2))) / 2)
-    tokens = values.reshape(len(generator.layers), generator.length, -1)
-    half = generator.length // 2
+    tokens = values.reshape(len(generator.layers), generator.prompt_length, -1)
+    half = generator.prompt_length // 2
     return {layer: (tokens[i, :half], tokens[i, half:]) for i, layer in enumerate(generator.layers)}
 
 
@@ -99,7 +99,7 @@ def told(generator, picture):
 )
 def test_generator_and_prompted_network_are_their_formulas(layers, length, stages, rank):
     vit = ViT(image=6, patch=2, dim=12, depth=3, heads=2)
-    generator = generator_of(stages, vit, layers=layers, length=length, lora_rank=rank).double()
+    generator = generator_of(stages, vit, layers=layers, prompt_length=length, lora_rank=rank).double()
     body = copy.deepcopy(vit)
     add_lora(body, 2)
     body.double()
@@ -165,7 +165,7 @@ def test_zero_prompts_are_not_no_prompt():
 
 @torch.no_grad()
 def test_only_a_length_of_zero_is_no_prompt():
-    prompts = generator_of(2, length=0, lively=False)(PICTURES)
+    prompts = generator_of(2, prompt_length=0, lively=False)(PICTURES)
     assert all(part.shape == (12, 0, 48) for pair in prompts.values() for part in pair)
     torch.testing.assert_close(prompted(GLYPHS, PICTURES, prompts), GLYPHS(PICTURES), rtol=0, atol=1e-6)
 
@@ -289,9 +289,9 @@ def test_the_network_given_stays_as_it_was():
 @pytest.mark.parametrize(
     ("settings", "says"),
     [
-        ({"length": 3}, "3.*even"),
-        ({"length": -2}, "length is -2"),
-        ({"length": 2.0}, "length is 2.0"),
+        ({"prompt_length": 3}, "3.*even"),
+        ({"prompt_length": -2}, "prompt_length is -2"),
+        ({"prompt_length": 2.0}, "prompt_length is 2.0"),
         ({"layers": ()}, r"blocks 0 to 5"),
         ({"layers": (0, 6)}, r"\(0, 6\).*blocks 0 to 5"),
         ({"layers": (-1,)}, r"blocks 0 to 5"),
