@@ -245,5 +245,5 @@ def gaps(study: Mapping[str, tuple[Sequence[float], Sequence[float]]], limit: fl
     best = max(study, key=lambda name: np.mean(study[name][0]) - np.mean(study[name][1]))
     mean = 100 * (np.mean(study[best][0]) - np.mean(study[best][1]))
     said = f"Bars: means of three seeds. Best: {best}, {mean:+.1f}. "
-    said += f"A candidate needed {limit:g} (dotted), and no seed below 0."
+    said += f"A candidate needed {limit:g} (dotted), and every seed above 0."
     return titled(figure, "Where does it separate?", said)
