@@ -94,6 +94,9 @@ class Explorer:
             # Not the height and the margins: with the slider the whole figure is taller than what was drawn.
             same = ("template", "height", "margin")
             layout = {key: part for key, part in drawn.layout.to_plotly_json().items() if key not in same}
+            for key in [key for key in layout if key.startswith(("xaxis", "yaxis"))]:
+                # Nor where an axis lies: set anew, it would undo what keeps a picture's pixels square.
+                layout[key] = {name: part for name, part in layout[key].items() if name != "domain"}
             frames.append(go.Frame(name=name, data=drawn.data, layout=layout))
             move = {"mode": "immediate", "frame": {"duration": 0, "redraw": True}, "transition": {"duration": 0}}
             steps.append(
