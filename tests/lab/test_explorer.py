@@ -7,8 +7,10 @@ import plotly.graph_objects as go
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from plotly.subplots import make_subplots
 
 from helpers.lab.explorer import Choice, Slider, explore
+from helpers.lab.style import titled
 
 PLOTLY = "application/vnd.plotly.v1+json"
 
@@ -126,6 +128,23 @@ def test_over_names_the_control_whose_frames_are_kept(draw, still):
 
 def test_figure_leaves_room_for_its_slider(explorer, draw):
     assert explorer.figure.layout.height == 420 + 100 and draw.figures[0].layout.height is None
+
+
+def test_frames_leave_the_axes_where_they_are(live):
+    """An axis whose domain a frame set anew would lose what keeps a picture's pixels square."""
+
+    def pictures(row):
+        figure = make_subplots(cols=2)
+        figure.add_heatmap(z=[[row, 1], [2, 3]], row=1, col=1)
+        figure.update_yaxes(scaleanchor="x", constrain="domain", row=1, col=1)
+        return titled(figure.add_scatter(y=[row], row=1, col=2), "two", f"row {row}.")
+
+    moved = explore(pictures, row=Slider(0, 0, 3)).figure
+    assert "domain" in moved.layout.to_plotly_json()["xaxis2"]
+    for frame in moved.frames:
+        layout = frame.layout.to_plotly_json()
+        assert layout["yaxis"]["scaleanchor"] == "x"
+        assert not any("domain" in part for key, part in layout.items() if key.startswith(("xaxis", "yaxis")))
 
 
 def test_frames_do_not_repeat_the_template(explorer):
