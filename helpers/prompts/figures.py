@@ -245,7 +245,7 @@ def regularised(weights: Sequence[float], curves: Mapping[str, tuple[ArrayLike, 
         )
     figure.update_xaxes(title="weight λ of the loss", type="category")
     figure.update_yaxes(title="distance of the queries", type="log", exponentformat="power", dtick=1, row=1, col=1)
-    figure.update_yaxes(title="accuracy [%], forgetting [points]", rangemode="tozero", row=1, col=2)
+    figure.update_yaxes(title="[%], [points]", rangemode="tozero", row=1, col=2)
     figure.update_layout(height=430, margin_t=110)
     return titled(figure, "The extra loss", "Left: what it asks for. Right: what we would like.")
 
