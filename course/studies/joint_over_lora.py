@@ -15,7 +15,8 @@ import torch
 from helpers import ROOT
 from helpers.lab.memory import keep_freed_memory
 from helpers.models.vit import PRETRAINING, ViT, glyph_vit, pretrain
-from helpers.prompts.open_world import open_world_stream, travel
+from helpers.prompts.open_world import travel
+from helpers.prompts.open_world_stream import open_world_stream
 
 OMNIGLOT = {"dataset": "omniglot", "per_stage": 40, "test_classes": 60}
 SETTINGS = {  # arguments of the stream, arguments of the learner

@@ -49,14 +49,16 @@ def picture(figure: go.Figure, z: ArrayLike, row: int, col: int, bare: bool = Tr
     figure.update_yaxes(range=[z.shape[0] - 0.5, -0.5], scaleanchor=across, **look)
 
 
-def arrival(pictures: ArrayLike, rows: Sequence[str], title: str, said: str, across: str = "classes") -> go.Figure:
+def arrival(
+    pictures: ArrayLike, rows: Sequence[str], title: str, said: str, across: str = "class", down: str = "task"
+) -> go.Figure:
     """What arrives, a row a task, a column a class.
 
     Args:
         pictures: [rows, columns, H, W], 0 to 1.
         rows: name of each row.
         title, said: of the figure.
-        across: title of the axis of columns.
+        across, down: titles of the axes of columns and of rows.
     """
     shown = np.asarray(pictures)
     figure = make_subplots()
@@ -64,7 +66,7 @@ def arrival(pictures: ArrayLike, rows: Sequence[str], title: str, said: str, acr
     high, wide = shown.shape[2] + GAP, shown.shape[3] + GAP
     middles = [index * high + (high - GAP - 1) / 2 for index in range(len(rows))]
     columns = [index * wide + (wide - GAP - 1) / 2 for index in range(shown.shape[1])]
-    figure.update_yaxes(tickvals=middles, ticktext=list(rows))
+    figure.update_yaxes(tickvals=middles, ticktext=list(rows), title=down)
     figure.update_xaxes(tickvals=columns, ticktext=[str(i + 1) for i in range(shown.shape[1])], title=across)
     figure.update_layout(height=int(110 + 62 * len(rows)), margin_t=76)
     return titled(figure, title, said)

@@ -18,20 +18,20 @@ from helpers.lab import energy
 from helpers.lab.measures import recall_at_k
 from helpers.models.vit import PRETRAINING, ViT, glyph_vit
 from helpers.prompts import open_world
+from helpers.prompts import open_world_stream as stream_module
 from helpers.prompts.continual import Task
 from helpers.prompts.open_world import (
     LEARNERS,
     Embedder,
     Learning,
-    OpenWorldStream,
     closed_accuracies,
     drop_from_best,
     embed,
-    open_world_stream,
     train_stage,
     travel,
 )
 from helpers.prompts.open_world_prompts import CosineSoftmax
+from helpers.prompts.open_world_stream import OpenWorldStream, open_world_stream
 
 GLYPHS = glyph_vit()
 STREAM = open_world_stream(2, 2, 3, each=4)
@@ -142,7 +142,7 @@ def drawers(monkeypatch):
     values = torch.arange(9.0)[:, None] + torch.arange(20.0) / 100
     pictures = values[..., None, None, None].expand(9, 20, 1, 8, 8).clone()
     names = tuple(f"Greek/character{i:02}" for i in range(9))
-    monkeypatch.setattr(open_world, "omniglot", lambda: Omniglot(pictures, names))
+    monkeypatch.setattr(stream_module, "omniglot", lambda: Omniglot(pictures, names))
 
 
 @pytest.mark.parametrize("seed", [0, 5])
