@@ -103,7 +103,7 @@ def journeys(
     """
     figure = go.Figure()
     names = list(chosen) or [*recorded, *(name for name in live if name not in recorded)]
-    ends = {}
+    ends, spreads = {}, []
     for name in names:
         mean, std = recorded.get(name, (live.get(name, ()), None))
         mean = 100 * np.asarray(mean, dtype=float)
@@ -111,10 +111,11 @@ def journeys(
             continue
         colour, index = LOOKS[name]
         ends[name] = mean[-1]
+        if std is not None:
+            spreads.append(100 * float(np.asarray(std)[-1]))
         figure.add_scatter(
             x=np.arange(len(mean)),
             y=mean,
-            error_y=None if std is None else {"array": 100 * np.asarray(std), "thickness": 1.2},
             mode="lines+markers",
             name=name,
             line={"color": COLOURS[colour], "dash": DASHES[index], "width": 2.5},
@@ -129,7 +130,10 @@ def journeys(
     figure.update_yaxes(title="recall@1, unseen classes [%]")
     figure.update_layout(height=470, margin_t=130)
     best = max(ends, key=ends.get)
-    return titled(figure, "Can it find what it never learned?", f"At the end: {best} {ends[best]:.1f} %.")
+    said = f"At the end: {best} {ends[best]:.1f} %."
+    if spreads:
+        said += f" Means over seeds; standard deviations {min(spreads):.0f} to {max(spreads):.0f} points at the end."
+    return titled(figure, "Can it find what it never learned?", said)
 
 
 def gains(worlds: Mapping[str, Mapping[str, Sequence[float]]]) -> go.Figure:
@@ -158,12 +162,12 @@ def gains(worlds: Mapping[str, Mapping[str, Sequence[float]]]) -> go.Figure:
             },
         )
         best = max(over, key=lambda name: over[name].mean())
-        said.append(f"{world}: {best} {over[best].mean():+.1f}")
+        said.append(f"{over[best].mean():+.1f} ({best})")
     figure.add_vline(x=0, line={"color": INK, "width": 1.5})
     figure.update_xaxes(title="recall@1 at the end, over the frozen network [points]")
     figure.update_yaxes(autorange="reversed")
     figure.update_layout(barmode="group", height=560, margin_t=130, margin_l=160, legend_traceorder="normal")
-    return titled(figure, "What does learning on add?", f"Most in {'; in '.join(said)}.")
+    return titled(figure, "What does learning on add?", f"The most, world by world: {', '.join(said)}.")
 
 
 def two_worlds(closed: ArrayLike, recall: Sequence[float], stage: int, name: str) -> go.Figure:
@@ -184,7 +188,7 @@ def two_worlds(closed: ArrayLike, recall: Sequence[float], stage: int, name: str
     line = {"color": COLOURS[colour], "width": 3}
     figure.add_scatter(x=np.arange(stage + 1), y=found[: stage + 1], mode="lines+markers", line=line, row=1, col=2)
     figure.add_hline(y=found[0], line={"color": INK, "dash": "dot", "width": 1.5}, row=1, col=2)
-    figure.update_xaxes(title="stages learned", range=[-0.3, len(found) - 0.7], dtick=1, row=1, col=2)
+    figure.update_xaxes(title="stage", range=[-0.3, len(found) - 0.7], dtick=1, row=1, col=2)
     figure.update_yaxes(title="recall@1, unseen classes [%]", range=[0, 104], row=1, col=2)
     figure.update_layout(height=430, margin_t=96, showlegend=False)
     said = f"After stage {stage}: closed world {100 * r[stage - 1, :stage].mean():.0f} % right on average"
@@ -218,7 +222,8 @@ def told(image: ArrayLike, prompt: ArrayLike, recall: Sequence[float], tokens: i
     figure.update_yaxes(title="recall@1 [%]", range=[low, 100], row=1, col=3)
     figure.update_xaxes(title="stage tokens read", dtick=1, row=1, col=3)
     figure.update_layout(height=380, margin_t=90)
-    said = f"{tokens} stage tokens: recall@1 {values[tokens]:.1f} %. Blue is positive, orange negative, pale near zero."
+    said = f"{tokens} stage tokens: recall@1 {values[tokens]:.1f} %. Blue is above zero, orange below; "
+    said += f"the largest number here is {np.abs(z).max():.3f}."
     return titled(figure, "What is whispered", said)
 
 
