@@ -168,6 +168,7 @@ def comparison(
             col=col,
         )
     figure.update_yaxes(autorange="reversed")
+    figure.update_yaxes(title="method", row=1, col=1)
     figure.update_xaxes(title="average accuracy at the end [%]", rangemode="tozero", row=1, col=1)
     figure.update_xaxes(title="one-step forgetting [points]", rangemode="tozero", row=1, col=2)
     figure.update_layout(height=170 + 38 * len(names), margin_t=104, margin_l=150)

@@ -62,7 +62,7 @@ def search(
     nearest[list(found)] = True
     alone = np.arange(len(labels)) == query
     groups = (
-        ("other classes", ~own & ~nearest, {"color": "rgba(128,128,128,0.35)", "size": 5}),
+        ("other classes", ~own & ~nearest, {"color": "rgba(128,128,128,0.5)", "size": 5}),
         ("its class", own & ~alone, {"color": COLOURS["blue"], "size": 9}),
         (
             "five neighbours",
@@ -124,8 +124,10 @@ def journeys(
     last = {name: 100 * values[-1] for name, values in live.items() if name in names}
     if recorded and last:
         stages = len(next(iter(live.values()))) - 1
-        look = {"symbol": "diamond-open", "size": 12, "color": INK, "line": {"width": 2.5}}
-        figure.add_scatter(x=[stages] * len(last), y=list(last.values()), mode="markers", name="this run", marker=look)
+        shades = [COLOURS[LOOKS[name][0]] for name in last]
+        look = {"symbol": "diamond-open", "size": 13, "color": shades, "line": {"width": 3}}
+        aside = stages + 0.12 + 0.05 * np.arange(len(last))  # so that none hides another
+        figure.add_scatter(x=aside, y=list(last.values()), mode="markers", name="this run, at the end", marker=look)
     figure.update_xaxes(title="stages learned", dtick=1)
     figure.update_yaxes(title="recall@1, unseen classes [%]")
     figure.update_layout(height=470, margin_t=130)
@@ -165,9 +167,9 @@ def gains(worlds: Mapping[str, Mapping[str, Sequence[float]]]) -> go.Figure:
         said.append(f"{over[best].mean():+.1f} ({best})")
     figure.add_vline(x=0, line={"color": INK, "width": 1.5})
     figure.update_xaxes(title="recall@1 at the end, over the frozen network [points]")
-    figure.update_yaxes(autorange="reversed")
-    figure.update_layout(barmode="group", height=560, margin_t=130, margin_l=160, legend_traceorder="normal")
-    return titled(figure, "What does learning on add?", f"The most, world by world: {', '.join(said)}.")
+    figure.update_yaxes(autorange="reversed", title="learner")
+    figure.update_layout(barmode="group", height=560, margin_t=130, margin_l=170, legend_traceorder="normal")
+    return titled(figure, "What does learning on add?", f"Means ± deviations over seeds. The most: {', '.join(said)}.")
 
 
 def two_worlds(closed: ArrayLike, recall: Sequence[float], stage: int, name: str) -> go.Figure:
@@ -192,7 +194,7 @@ def two_worlds(closed: ArrayLike, recall: Sequence[float], stage: int, name: str
     figure.update_yaxes(title="recall@1, unseen classes [%]", range=[0, 104], row=1, col=2)
     figure.update_layout(height=430, margin_t=96, showlegend=False)
     said = f"After stage {stage}: closed world {100 * r[stage - 1, :stage].mean():.0f} % right on average"
-    said += f", of stage 1 {100 * r[stage - 1, 0]:.0f} %. Open world {found[stage]:.0f} %, frozen {found[0]:.0f} %."
+    said += f", stage 1: {100 * r[stage - 1, 0]:.0f} %. Open world {found[stage]:.0f} %, frozen {found[0]:.0f} %."
     return titled(figure, f"One run, two questions: {name}", said)
 
 
@@ -223,7 +225,7 @@ def told(image: ArrayLike, prompt: ArrayLike, recall: Sequence[float], tokens: i
     figure.update_xaxes(title="stage tokens read", dtick=1, row=1, col=3)
     figure.update_layout(height=380, margin_t=90)
     said = f"{tokens} stage tokens: recall@1 {values[tokens]:.1f} %. Blue is above zero, orange below; "
-    said += f"the largest number here is {np.abs(z).max():.3f}."
+    said += f"the largest number here is {np.abs(z).max():.3f}. The bars begin at {low:.0f} %."
     return titled(figure, "What is whispered", said)
 
 
