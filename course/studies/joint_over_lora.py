@@ -13,6 +13,8 @@ import time
 import torch
 
 from helpers import ROOT
+from helpers.data.idx import DataError
+from helpers.data.omniglot import omniglot
 from helpers.lab.memory import keep_freed_memory
 from helpers.models.vit import PRETRAINING, ViT, glyph_vit, pretrain
 from helpers.prompts.open_world import travel
@@ -42,6 +44,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--confirm", choices=SETTINGS)
     chosen = parser.parse_args().confirm
+    try:
+        omniglot()  # before any work
+    except DataError as error:
+        parser.error(str(error))
     seeds = list(range(40, 45)) if chosen else [30, 31, 32]
     torch.set_num_threads(1)
     keep_freed_memory()

@@ -298,7 +298,7 @@ def prices(
         look = {"color": COLOURS[colour], "pattern": {"shape": shape, "solidity": 0.4}}
         figure.add_bar(y=list(each), x=list(each.values()), orientation="h", name=name, marker=look, row=1, col=2)
     figure.update_xaxes(title="multiply-adds a picture [10⁹]", range=[0, 62], row=1, col=2)
-    figure.update_yaxes(autorange="reversed", row=1, col=2)
+    figure.update_yaxes(autorange="reversed", title="method", row=1, col=2)
     figure.update_layout(height=430, margin_t=110)
     names = list(macs)
     twice, once = (macs[name] for name in names[:2])

@@ -215,7 +215,7 @@ def told(image: ArrayLike, prompt: ArrayLike, recall: Sequence[float], tokens: i
     names = [f"{kind} {index + 1}" for kind in ("key", "value") for index in range(half)]
     heat = {"colorscale": scale, "zmin": -2, "zmax": 2, "showscale": False}
     figure.add_heatmap(z=z, y=names, **heat, row=1, col=2)
-    figure.update_yaxes(autorange="reversed", row=1, col=2)
+    figure.update_yaxes(autorange="reversed", title="told", row=1, col=2)
     figure.update_xaxes(title="feature", row=1, col=2)
     shades = [COLOURS["green"] if index == tokens else COLOURS["grey"] for index in range(len(recall))]
     values = 100 * np.asarray(recall)
