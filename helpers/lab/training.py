@@ -61,7 +61,7 @@ def fit(
         groups: parameters with a rate of their own, as torch.optim takes them: {"params": …, "lr": …}; None trains all of
             the model's at `lr`. Not with "one_cycle", which has one peak.
         after_epoch: its return value is kept in `History.scores`.
-        label: in front of the progress bar.
+        label: in front of the progress bar; an empty one shows none.
 
     Raises:
         ValueError: epochs below 1, an unknown optimizer or schedule, a clip that is not above 0, or no batches.
@@ -95,7 +95,7 @@ def fit(
     else:
         scheduler = rules[schedule]()
     history = History()
-    with tqdm(total=steps, desc=label, unit="step", leave=False) as bar:
+    with tqdm(total=steps, desc=label, unit="step", leave=False, disable=not label) as bar:
         for epoch in range(epochs):
             total = 0.0
             for step, batch in enumerate(data):

@@ -246,16 +246,19 @@ def learn_stream(
     """
     if method is None and name not in METHODS:
         raise ValueError(f"the method {name!r} is not known: it is one of {', '.join(METHODS)}.")
+    from tqdm.auto import tqdm
+
     method = method or METHODS[name]
     net = new_learner(vit, stream, method, seed=seed, **pool)
     count, spent, last, seen = len(stream.tasks), 0.0, 0.0, []
     matrix = np.full((count, count), np.nan)
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        for t, task in enumerate(stream.tasks):
+        # One bar for all tasks: a bar each sends so many messages that a busy front end may lose some.
+        for t, task in enumerate(tqdm(stream.tasks, desc=name, unit="task", leave=False)):
             begin = time.process_time()
             net.pool.start_task(t)
-            learn_task(net, task, method, epochs=epochs, seed=seed * 100 + t, label=f"{name}, task {t + 1}")
+            learn_task(net, task, method, epochs=epochs, seed=seed * 100 + t, label="")
             trained = time.process_time()
             matrix[t, : t + 1] = task_accuracies(net, stream.tasks[: t + 1])
             spent, last = spent + trained - begin, time.process_time() - trained

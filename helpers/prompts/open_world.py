@@ -227,6 +227,8 @@ def travel(
     """
     if how is None and name not in LEARNERS:
         raise ValueError(f"the learner {name!r} is not known: it is one of {', '.join(LEARNERS)}.")
+    from tqdm.auto import tqdm
+
     how, count = how or LEARNERS[name], len(stream.stages)
     (x, y), spent, losses = stream.test, 0.0, []
     closed, directions = np.full((count, count), np.nan), []
@@ -234,7 +236,7 @@ def travel(
         torch.manual_seed(seed)
         net = Embedder(vit, how, count, **prompts).to(vit.cls.device).eval()
         seen = [embed(vit, x)]
-        for s, stage in enumerate(stream.stages):
+        for s, stage in enumerate(tqdm(stream.stages, desc=name, unit="stage", leave=False)):
             first, end = int(stage.train[1].min()), int(stage.train[1].max()) + 1
             head = CosineSoftmax(vit.dim, (end - first) if how.masked else end).to(vit.cls.device)
             if not how.masked and directions:
@@ -249,7 +251,7 @@ def travel(
                     "first": start,
                     "epochs": epochs,
                     "seed": seed * 100 + s,
-                    "label": f"{name}, stage {s + 1}",
+                    "label": "",
                 }
                 losses.append(train_stage(net, stage, head, **settings))
             spent += time.process_time() - begin
