@@ -1,7 +1,11 @@
 """The claim ledger: every verdict is recomputed from the recorded value of every seed."""
 
+import json
+import statistics
+
 import pytest
 
+from helpers import ROOT
 from helpers.lab import ledger, parameters
 
 CLAIMS = list(ledger.claims().values())
@@ -42,3 +46,13 @@ def test_recorded_results_say_how_they_were_made():
             if results := ledger.recorded(lesson, profile):
                 assert {"command", "date", "machine", "versions", "parameters"} <= set(results)
                 assert all(len(values) == len(results["seeds"]) for values in results["values"].values())
+
+
+def test_no_setting_of_the_study_was_a_candidate_as_lesson_05_2_says():
+    """The rule of course/studies.md: 1.5 points in the mean, and every seed above 0."""
+    study = json.loads((ROOT / "course" / "results" / "studies" / "joint_over_lora.json").read_text(encoding="utf-8"))
+    assert sorted(study) == ["more pictures", "more prompts", "omniglot", "wider"]
+    for name, entry in study.items():
+        gaps = [100 * (a - b) for a, b in zip(entry["joint"], entry["LoRA"], strict=True)]
+        assert entry["seeds"] == [30, 31, 32] and len(gaps) == 3
+        assert not (statistics.fmean(gaps) >= 1.5 and min(gaps) > 0), name

@@ -44,13 +44,16 @@ class Attention(nn.Module):
     def shares(self, x: Tensor, prefix: Prefix | None = None) -> Tensor:
         """Who looks where: [B, heads, N, P+N], rows sum to 1; the prefix's columns come first."""
         query, key, _ = self.parts(x, prefix)
-        return (query @ key.mT / query.shape[-1] ** 0.5).softmax(-1)
+        return _shares(query, key)
 
     def forward(self, x: Tensor, prefix: Prefix | None = None) -> Tensor:
         """Tokens [B, N, d], a prefix of [B, P, d] each or None -> [B, N, d]."""
         query, key, value = self.parts(x, prefix)
-        heard = (query @ key.mT / query.shape[-1] ** 0.5).softmax(-1) @ value
-        return self.proj(heard.transpose(1, 2).flatten(2))
+        return self.proj((_shares(query, key) @ value).transpose(1, 2).flatten(2))
+
+
+def _shares(query: Tensor, key: Tensor) -> Tensor:
+    return (query @ key.mT / query.shape[-1] ** 0.5).softmax(-1)
 
 
 class Block(nn.Module):

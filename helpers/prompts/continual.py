@@ -19,11 +19,11 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from helpers.data.checks import whole
-from helpers.data.glyphs import alphabet, write
-from helpers.data.omniglot import omniglot
+from helpers.data.letters import letters, shuffled
 from helpers.lab.training import batches, fit
 from helpers.models.vit import ViT
-from helpers.prompts.one_stage_prompts import PromptedViT, PromptPool
+from helpers.prompts.one_stage_prompts import PromptedViT
+from helpers.prompts.pools import PromptPool
 
 
 @dataclass(frozen=True)
@@ -66,32 +66,17 @@ def class_stream(
         DataError: Omniglot is not here.
     """
     classes = whole("tasks", tasks) * whole("per_task", per_task)
-    if dataset == "glyphs":
-        letters = alphabet(classes, seed=1)
-        train, test = (
-            write(letters, n, seed=hands, invert=invert)[0].unflatten(0, (classes, n))
-            for n, hands in ((whole("each", each), 2), (30, 3))
-        )
-        names = tuple(f"letter {index + 1}" for index in range(classes))
-    elif dataset == "omniglot":
-        real = omniglot()
-        if classes > len(real.names):
-            raise ValueError(
-                f"{tasks} tasks of {per_task} are {classes} classes, but Omniglot has {len(real.names)} here."
-            )
-        chosen = np.random.default_rng(1).permutation(len(real.names))[:classes]
-        pictures = 1 - real.pictures[chosen] if invert else real.pictures[chosen]
-        train, test, names = pictures[:, :15], pictures[:, 15:], tuple(real.names[i] for i in chosen)
-    else:
-        raise ValueError(f"dataset is {dataset!r}, but it must be one of glyphs, omniglot.")
-    order = np.random.default_rng(seed).permutation(classes) if seed else np.arange(classes)
-    parts = []
+    whole("each", each)
+    parts = ((each, 2, slice(0, 15)), (30, 3, slice(15, None)))
+    (train, test), names = letters(dataset, classes, parts, seed=1, invert=invert)
+    order = shuffled(classes, seed)
+    stream = []
     for t in range(tasks):
         here = order[t * per_task : (t + 1) * per_task]
         labels = torch.arange(t * per_task, (t + 1) * per_task)
         both = [(part[here].flatten(0, 1), labels.repeat_interleave(part.shape[1])) for part in (train, test)]
-        parts.append(Task(*both))
-    return ClassStream(tuple(parts), per_task, tuple(names[i] for i in order))
+        stream.append(Task(*both))
+    return ClassStream(tuple(stream), per_task, tuple(names[i] for i in order))
 
 
 @dataclass(frozen=True)
@@ -131,8 +116,7 @@ class Outcome:
     matrix: NDArray
     """R [T, T]; nan above the diagonal."""
     train_seconds: float
-    test_seconds: float
-    """CPU seconds of all training, and of one pass over all tasks' test pictures at the end."""
+    """CPU seconds of all training."""
     seen: list = field(default_factory=list)
     """What `after_task` returned."""
 
@@ -196,9 +180,8 @@ def learn_task(
 
     def loss(pictures: Tensor, labels: Tensor) -> Tensor:
         told = net.tell(pictures.to(device), reference=method.qr > 0)
-        logits = net.head(told.feature)[
-            :, first:end
-        ]  # a logit of -∞ adds nothing to the sum: it may as well be left out
+        # A logit of -∞ adds nothing to the sum: it may as well be left out.
+        logits = net.head(told.feature)[:, first:end]
         total = F.cross_entropy(logits, labels.to(device) - first)
         if method.kind in ("l2p", "dual"):
             total = total + PULL * net.pool.pull(told.queries)
@@ -250,7 +233,7 @@ def learn_stream(
 
     method = method or METHODS[name]
     net = new_learner(vit, stream, method, seed=seed, **pool)
-    count, spent, last, seen = len(stream.tasks), 0.0, 0.0, []
+    count, spent, seen = len(stream.tasks), 0.0, []
     matrix = np.full((count, count), np.nan)
     with torch.random.fork_rng():
         torch.manual_seed(seed)
@@ -259,12 +242,11 @@ def learn_stream(
             begin = time.process_time()
             net.pool.start_task(t)
             learn_task(net, task, method, epochs=epochs, seed=seed * 100 + t, label="")
-            trained = time.process_time()
+            spent += time.process_time() - begin
             matrix[t, : t + 1] = task_accuracies(net, stream.tasks[: t + 1])
-            spent, last = spent + trained - begin, time.process_time() - trained
             if after_task:
                 seen.append(after_task(net))
-    return Outcome(net, matrix, spent, last, seen)
+    return Outcome(net, matrix, spent, seen)
 
 
 def average_accuracy(matrix: ArrayLike) -> float:

@@ -7,7 +7,6 @@ Source: Y. Kim et al., "Open-World Dynamic Prompt and Continual Visual Represent
 """
 
 import copy
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -21,9 +20,9 @@ from helpers.lab.measures import recall_at_k
 from helpers.lab.training import batches, fit
 from helpers.models.vit import Prefix, ViT
 from helpers.prompts.continual import Task
-from helpers.prompts.one_stage_prompts import PromptPool
 from helpers.prompts.open_world_prompts import CosineSoftmax, PromptGenerator, add_lora
 from helpers.prompts.open_world_stream import OpenWorldStream
+from helpers.prompts.pools import PromptPool
 
 
 @dataclass(frozen=True)
@@ -190,8 +189,6 @@ class Journey:
     """Recall@1 among the unseen classes, S + 1 entries."""
     closed: NDArray
     """Accuracy [S, S] on held-out pictures of each stage, among all classes so far; nan above the diagonal."""
-    seconds: float
-    """CPU seconds of training."""
     losses: list = field(default_factory=list)
 
 
@@ -230,7 +227,7 @@ def travel(
     from tqdm.auto import tqdm
 
     how, count = how or LEARNERS[name], len(stream.stages)
-    (x, y), spent, losses = stream.test, 0.0, []
+    (x, y), losses = stream.test, []
     closed, directions = np.full((count, count), np.nan), []
     with torch.random.fork_rng():
         torch.manual_seed(seed)
@@ -241,25 +238,16 @@ def travel(
             head = CosineSoftmax(vit.dim, (end - first) if how.masked else end).to(vit.cls.device)
             if not how.masked and directions:
                 head.weight.data[:first] = directions[-1]
-            begin = time.process_time()
             before = copy.deepcopy(net) if how.distill else None
             net.start_stage(s)
-            if name != "frozen" or net.groups():
-                start = first if how.masked else 0
-                settings = {
-                    "before": before,
-                    "first": start,
-                    "epochs": epochs,
-                    "seed": seed * 100 + s,
-                    "label": "",
-                }
-                losses.append(train_stage(net, stage, head, **settings))
-            spent += time.process_time() - begin
+            if net.groups():
+                settings = {"first": first if how.masked else 0, "epochs": epochs, "seed": seed * 100 + s, "label": ""}
+                losses.append(train_stage(net, stage, head, before=before, **settings))
             directions = [*directions, head.weight.detach()] if how.masked else [head.weight.detach()]
             seen.append(embed(net, x))
             closed[s, : s + 1] = closed_accuracies(net, stream.stages[: s + 1], torch.cat(directions))
     recall = [recall_at_k(z, y) for z in seen]
-    return Journey(net, torch.stack(seen).numpy(), recall, closed, spent, losses)
+    return Journey(net, torch.stack(seen).numpy(), recall, closed, losses)
 
 
 @torch.no_grad()

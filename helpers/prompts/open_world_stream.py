@@ -11,8 +11,7 @@ import torch
 from torch import Tensor
 
 from helpers.data.checks import whole
-from helpers.data.glyphs import alphabet, write
-from helpers.data.omniglot import omniglot
+from helpers.data.letters import letters, shuffled
 from helpers.prompts.continual import Task
 
 
@@ -94,22 +93,10 @@ def open_world_stream(
     """
     trained = whole("stages", stages) * whole("per_stage", per_stage)
     classes = trained + whole("test_classes", test_classes)
-    if dataset == "glyphs":
-        letters = alphabet(classes, seed=2)
-        parts = [
-            write(letters, n, seed=hands, invert=invert)[0].unflatten(0, (classes, n))
-            for n, hands in ((whole("each", each), 4), (10, 5), (25, 6))
-        ]
-    elif dataset == "omniglot":
-        real = omniglot()
-        if classes > len(real.names):
-            raise ValueError(f"{classes} classes were asked for, but Omniglot has {len(real.names)} here.")
-        pictures = real.pictures[np.random.default_rng(2).permutation(len(real.names))[:classes]]
-        pictures = 1 - pictures if invert else pictures
-        parts = [pictures[:, :15], pictures[:, 15:], pictures]
-    else:
-        raise ValueError(f"dataset is {dataset!r}, but it must be one of glyphs, omniglot.")
-    order = np.random.default_rng(seed).permutation(classes) if seed else np.arange(classes)
+    whole("each", each)
+    kinds = ((each, 4, slice(0, 15)), (10, 5, slice(15, None)), (25, 6, slice(None)))
+    parts, _ = letters(dataset, classes, kinds, seed=2, invert=invert)
+    order = shuffled(classes, seed)
 
     def chosen(part: Tensor, first: int, end: int) -> tuple[Tensor, Tensor]:
         labels = torch.arange(first, end).repeat_interleave(part.shape[1])

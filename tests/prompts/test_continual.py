@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.nn import functional as F
 
+from helpers.data import letters as letters_module
 from helpers.data.glyphs import alphabet, write
 from helpers.data.omniglot import Omniglot
 from helpers.models.vit import ViT, glyph_vit
@@ -165,7 +166,7 @@ def characters(monkeypatch):
     """Nine characters by twenty drawers; pixel 0 says which character, pixel 1 which drawer."""
     x = torch.zeros(9, 20, 1, 8, 8)
     x[..., 0, 0], x[..., 0, 1] = torch.arange(9).view(9, 1, 1) / 16, torch.arange(20).view(1, 20, 1) / 32
-    monkeypatch.setattr(continual, "omniglot", lambda: Omniglot(x, tuple(f"A/{i}" for i in range(9))))
+    monkeypatch.setattr(letters_module, "omniglot", lambda: Omniglot(x, tuple(f"A/{i}" for i in range(9))))
     return x
 
 
@@ -186,7 +187,7 @@ def test_characters_have_15_drawers_to_learn_from_and_5_others(characters, seed,
 def test_which_characters_does_not_depend_on_the_seed_and_too_many_are_refused(characters):
     streams = [class_stream(2, 3, seed=seed, dataset="omniglot") for seed in (0, 1)]
     assert set(streams[0].names) == set(streams[1].names) and streams[0].names != streams[1].names
-    with pytest.raises(ValueError, match="5 tasks of 2 are 10 classes, but Omniglot has 9"):
+    with pytest.raises(ValueError, match="classes were asked for, but Omniglot has 9"):
         class_stream(5, 2, dataset="omniglot")
 
 
@@ -416,7 +417,7 @@ def test_stream_is_learned_and_asked_about_after_every_task(stream, name):
     assert outcome.matrix.shape == (3, 3) and np.isnan(outcome.matrix[~lower]).all()
     assert ((outcome.matrix[lower] >= 0) & (outcome.matrix[lower] <= 1)).all()
     assert seen == [0, 1, 2] and outcome.seen == [1, 2, 3]
-    assert outcome.train_seconds > 0 and outcome.test_seconds > 0 and not outcome.net.training
+    assert outcome.train_seconds > 0 and not outcome.net.training
     assert outcome.matrix[2].tolist() == task_accuracies(outcome.net, stream.tasks)
 
 

@@ -13,7 +13,8 @@ from torch import nn
 
 from helpers.lab import energy
 from helpers.models.vit import ViT, cls_by_block, vit_macs
-from helpers.prompts.one_stage_prompts import KINDS, PromptedViT, PromptPool, orthogonal_rows_, qr_distance
+from helpers.prompts.one_stage_prompts import PromptedViT, qr_distance
+from helpers.prompts.pools import KINDS, PromptPool, orthogonal_rows_
 
 FILE = np.load(Path(__file__).parents[1] / "golden" / "os_prompt.npz")
 BORN = ("os", "coda")
