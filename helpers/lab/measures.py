@@ -95,3 +95,41 @@ def cosine_drift(before: ArrayLike, after: ArrayLike) -> NDArray:
     a, b = np.asarray(before, dtype=float), np.asarray(after, dtype=float)
     cosine = (a * b).sum(-1) / np.maximum(np.linalg.norm(a, axis=-1) * np.linalg.norm(b, axis=-1), 1e-12)
     return 1 - cosine.mean(-1)
+
+
+def relative_squared_error(found: ArrayLike, wanted: ArrayLike) -> float:
+    """Σ(found - wanted)² / Σ wanted²: 0 where nothing is lost, 1 where as much is wrong as there was.
+
+    Raises:
+        ValueError: shapes that differ, or nothing wanted but zeros.
+    """
+    a, b = np.asarray(found, dtype=float), np.asarray(wanted, dtype=float)
+    power = float((b * b).sum())
+    if a.shape != b.shape or power == 0:
+        raise ValueError(f"shapes are {a.shape} and {b.shape}, but both must be the same, and what is wanted not all zeros.")
+    return float(((a - b) ** 2).sum()) / power
+
+
+def perplexity(model, pieces, batch: int = 16) -> float:
+    """e to the mean cross-entropy of the next token: between how many equally likely tokens a model still wavers.
+
+    Args:
+        model: tokens int64 [B, N] -> logits [B, N, vocabulary].
+        pieces: int64 [B, N + 1], from `helpers.data.text.windows`: the model sees all but the last token, guesses all but
+            the first.
+        batch: pieces at a time.
+
+    Raises:
+        ValueError: no pieces, or pieces with nothing to guess.
+    """
+    import torch
+
+    if pieces.dim() != 2 or not len(pieces) or pieces.shape[1] < 2:
+        raise ValueError(f"the pieces are {tuple(pieces.shape)}, but perplexity needs [B, N + 1], B and N at least 1.")
+    total = 0.0
+    with torch.no_grad():
+        for piece in pieces.split(batch):
+            guess = model(piece[:, :-1]).flatten(0, 1).double()
+            wanted = piece[:, 1:].flatten()
+            total += float(torch.nn.functional.cross_entropy(guess, wanted, reduction="sum"))
+    return float(np.exp(total / pieces[:, 1:].numel()))

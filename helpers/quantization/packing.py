@@ -1,0 +1,167 @@
+"""Real low-bit storage: integers packed to the bit, scales in half precision, and a linear layer that runs from them.
+
+    bits per weight = b + (16 + b) / g        (g weights share a scale of 16 bits and a zero of b bits)
+
+What a layer weighs is what its buffers weigh, and what a model weighs is the size of its file: nothing is computed.
+"""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from helpers.data.checks import whole
+from helpers.data.idx import DataError
+from helpers.quantization.grids import QuantizedWeight
+
+BYTE = 8
+
+
+def pack_bits(integers: Tensor, bits: int) -> Tensor:
+    """Whole numbers in [0, 2^bits) of any shape -> uint8 [⌈count · bits / 8⌉], the lowest bit first.
+
+    Raises:
+        ValueError: a number that does not fit, or bits outside [1, 16].
+    """
+    whole("bits", bits, 1, 16)
+    flat = integers.flatten().long()
+    if len(flat) and not 0 <= int(flat.min()) <= int(flat.max()) < 2**bits:
+        raise ValueError(f"the numbers reach from {int(flat.min())} to {int(flat.max())}, but {bits} bits hold [0, {2**bits - 1}].")
+    ones = (flat[:, None] >> torch.arange(bits)) & 1
+    ones = F.pad(ones.flatten(), (0, -ones.numel() % BYTE)).unflatten(0, (-1, BYTE))
+    return (ones << torch.arange(BYTE)).sum(1).to(torch.uint8)
+
+
+def unpack_bits(packed: Tensor, bits: int, count: int) -> Tensor:
+    """The first `count` numbers that `pack_bits` stored, int64 [count].
+
+    Raises:
+        ValueError: fewer bytes than that many numbers take.
+    """
+    whole("bits", bits, 1, 16)
+    if packed.numel() * BYTE < count * bits:
+        raise ValueError(f"{packed.numel()} bytes hold {packed.numel() * BYTE // bits} numbers of {bits} bits, not {count}.")
+    ones = (packed[:, None].long() >> torch.arange(BYTE)) & 1
+    return (ones.flatten()[: count * bits].unflatten(0, (-1, bits)) << torch.arange(bits)).sum(1)
+
+
+class PackedLinear(nn.Module):
+    """A linear layer that owns no weight but packed integers, and makes the weight again in every call.
+
+    Args:
+        found: integers and grid; groups must be consecutive columns (no act_order with grids made on the way).
+        bias: [m] or None.
+
+    Raises:
+        ValueError: groups that are scattered over the columns.
+    """
+
+    def __init__(self, found: QuantizedWeight, bias: Tensor | None = None) -> None:
+        super().__init__()
+        grid = found.grid
+        m, n = found.integers.shape
+        groups = grid.scale.shape[1]
+        if not torch.equal(grid.group_of, torch.arange(n).to(grid.group_of) // (n // groups)):
+            raise ValueError(
+                "the groups are scattered over the columns: with act_order pass static_groups=True, or no group_size."
+            )
+        self.shape, self.groups, self.low = (m, n), groups, grid.low
+        self.bits = whole("bits", grid.bits, 2, 16)
+        zero = grid.zero - grid.low
+        # A zero outside the levels (all weights of a group far from 0) has no b bits: it is kept in 16.
+        fits = bool((zero >= 0).all() and (zero <= grid.high - grid.low).all())
+        self.register_buffer("integers", pack_bits(found.integers - grid.low, self.bits))
+        self.register_buffer("zero", pack_bits(zero, self.bits) if fits else grid.zero.half())
+        self.register_buffer("scale", grid.scale.half())
+        self.bias = None if bias is None else nn.Parameter(bias.detach().clone(), requires_grad=False)
+
+    @property
+    def in_features(self) -> int:
+        """n."""
+        return self.shape[1]
+
+    def dequantize(self) -> Tensor:
+        """The weight, float32 [m, n]."""
+        (m, n), scale = self.shape, self.scale.float()
+        count = unpack_bits(self.integers, self.bits, m * n).view(m, self.groups, -1) + self.low
+        packed = self.zero.dtype == torch.uint8
+        zero = unpack_bits(self.zero, self.bits, m * self.groups).view_as(scale) + self.low if packed else self.zero.float()
+        return (scale[..., None] * (count - zero[..., None])).flatten(1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[..., n] -> [..., m]."""
+        return F.linear(x, self.dequantize(), self.bias)
+
+
+def pack_model(model: nn.Module, weights: Mapping[str, QuantizedWeight]) -> nn.Module:
+    """Put packed layers where the quantized ones were, in place; returns the model.
+
+    Args:
+        model: with `blocks`.
+        weights: by "block.layer", as a QuantReport has them.
+
+    Raises:
+        ValueError: a name that the model has not.
+    """
+    for name, found in weights.items():
+        index, _, path = name.partition(".")
+        above, _, leaf = path.rpartition(".")
+        try:
+            parent = model.blocks[int(index)].get_submodule(above)
+            layer = getattr(parent, leaf)
+        except (AttributeError, IndexError, ValueError):
+            raise ValueError(f"the model has no layer {name!r} to pack.") from None
+        packed = PackedLinear(found, getattr(layer, "bias", None))
+        packed._forward_pre_hooks.update(layer._forward_pre_hooks)  # quantized activations stay quantized
+        setattr(parent, leaf, packed)
+    return model
+
+
+def save_packed(model: nn.Module, path: Path | str) -> int:
+    """Write all tensors, floating-point ones in half precision, under a temporary name that is renamed; returns bytes."""
+    from safetensors.torch import save
+
+    path = Path(path)
+    tensors = {
+        name: (value.half() if value.is_floating_point() else value).contiguous()
+        for name, value in model.state_dict().items()
+    }
+    raw = save(tensors)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    scratch = path.with_name(f".{path.name}.partial")
+    scratch.write_bytes(raw)
+    os.replace(scratch, path)
+    return path.stat().st_size
+
+
+def load_packed(model: nn.Module, path: Path | str) -> nn.Module:
+    """Fill a model, packed in the same way, from a file; returns it.
+
+    Raises:
+        DataError: no such file, or the tensors of another model.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        tensors = load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise DataError(f"{path} is no whole safetensors file ({error}): save the model again.") from None
+    wanted = model.state_dict()
+    strange = set(tensors) ^ set(wanted) or {name for name in wanted if wanted[name].shape != tensors[name].shape}
+    if strange:
+        raise DataError(f"{path} holds another model ({sorted(strange)[0]} does not fit): pack it with the same bits and groups.")
+    model.load_state_dict(tensors)
+    return model
+
+
+def stored_bits(model: nn.Module) -> float:
+    """Bits per weight of the packed layers, measured on their buffers."""
+    layers = [module for module in model.modules() if isinstance(module, PackedLinear)]
+    if not layers:
+        raise ValueError("the model has no packed layer: pass it through pack_model first.")
+    held = sum(buffer.numel() * buffer.element_size() * BYTE for layer in layers for buffer in layer.buffers())
+    return held / sum(layer.shape[0] * layer.shape[1] for layer in layers)
