@@ -20,7 +20,9 @@ def main() -> None:
     text = corpus("pydoc")
     model = train_gpt(Gpt(), text.train, **TRAINING)
     for count in (48, 160):
-        print(f"perplexity a byte on {count} held-out windows: {perplexity(model, windows(text.held_out, count, 128)):.3f}")
+        print(
+            f"perplexity a byte on {count} held-out windows: {perplexity(model, windows(text.held_out, count, 128)):.3f}"
+        )
     path = save_subject(
         "pydoc_gpt",
         # Half precision: the file is half as large; lessons and tests measure what it really answers.

@@ -13,6 +13,7 @@ Rules, the same in every chapter:
    A convolution's padding counts like its inside.
 4. Batch norm is folded into the weights; neuron updates, softmax and norms are listed as not counted.
 5. A zero weight saves nothing: a design that skips it must say so itself.
+6. A layer that makes its weight from packed storage says what it reads: `stored_bits` for its `weights`.
 
 Memory traffic of one prediction at a time: a layer's weights are read once a call; its inputs are written once by
 whoever made them and read once here (a spike is 1 bit, a signed one 2); a membrane is read and written in each step.
@@ -138,6 +139,8 @@ class _Counter(TorchDispatchMode):
     def _is_made(self, x: Tensor) -> bool:
         # A weight made on the fly (masked, dequantised): the right operand of a product in a module that owns weights.
         module = self.where[-1][2]
+        if x.dim() == 2 and hasattr(module, "stored_bits"):
+            return x.numel() == module.weights
         return (
             x.dim() == 2
             and module is not None
@@ -167,7 +170,8 @@ class _Counter(TorchDispatchMode):
         layer.nonzeros += seen.nonzeros
         layer.activation_bits += 2 * seen.size * seen.bits
         if weight is not None:
-            layer.weight_bits += weight.numel() * (self.weight_bits or weight.element_size() * 8)
+            packed = getattr(here[2], "stored_bits", None)  # what a layer reads to make its weight again
+            layer.weight_bits += packed or weight.numel() * (self.weight_bits or weight.element_size() * 8)
         return layer
 
 

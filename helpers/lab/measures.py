@@ -106,7 +106,9 @@ def relative_squared_error(found: ArrayLike, wanted: ArrayLike) -> float:
     a, b = np.asarray(found, dtype=float), np.asarray(wanted, dtype=float)
     power = float((b * b).sum())
     if a.shape != b.shape or power == 0:
-        raise ValueError(f"shapes are {a.shape} and {b.shape}, but both must be the same, and what is wanted not all zeros.")
+        raise ValueError(
+            f"shapes are {a.shape} and {b.shape}, but both must be the same, and what is wanted not all zeros."
+        )
     return float(((a - b) ** 2).sum()) / power
 
 

@@ -37,7 +37,9 @@ class RotaryAttention(nn.Module):
     def __init__(self, dim: int, heads: int, base: float = 10_000.0) -> None:
         super().__init__()
         if dim % (2 * heads):
-            raise ValueError(f"dim is {dim} and heads is {heads}, but dim must be a multiple of 2 × heads (rotary pairs).")
+            raise ValueError(
+                f"dim is {dim} and heads is {heads}, but dim must be a multiple of 2 × heads (rotary pairs)."
+            )
         self.heads = heads
         self.q_proj, self.k_proj, self.v_proj, self.o_proj = (nn.Linear(dim, dim, bias=False) for _ in range(4))
         half = dim // heads // 2
@@ -212,7 +214,9 @@ TRAINING = {"steps": 1000, "batch": 12, "lr": 4e-3, "seed": 0}
 """Of the shipped model, in context windows of 128 tokens."""
 
 
-def train_gpt(model: Gpt, tokens: Tensor, *, steps: int = 1000, batch: int = 12, lr: float = 4e-3, seed: int = 0) -> Gpt:
+def train_gpt(
+    model: Gpt, tokens: Tensor, *, steps: int = 1000, batch: int = 12, lr: float = 4e-3, seed: int = 0
+) -> Gpt:
     """Train in place to guess the next token; returns the model, in eval mode.
 
     AdamW (betas 0.9 and 0.95, weight decay 0.05), 30 steps of warm-up, then linear down to 3 %, gradients clipped at 1.

@@ -90,7 +90,9 @@ def awq_search_clip(
     """
     x = inputs.reshape(-1, inputs.shape[-1])
     if not len(x) or x.shape[1] != weight.shape[1]:
-        raise ValueError(f"the inputs are {tuple(inputs.shape)}, but weights {tuple(weight.shape)} need tokens [..., n].")
+        raise ValueError(
+            f"the inputs are {tuple(inputs.shape)}, but weights {tuple(weight.shape)} need tokens [..., n]."
+        )
     size = columns_of_a_group(group_size, weight.shape[1])
     x = x[:: max(1, len(x) // TOKENS)].unflatten(1, (-1, size))  # [tokens, groups, g]
     grouped = weight.unflatten(1, (-1, size))
@@ -114,7 +116,9 @@ def clip_weights(weight: Tensor, top: Tensor, bottom: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def scale_block(block: nn.Module, hidden: Tensor, bits: int, group_size: int | None = None, forward: Forward = call) -> None:
+def scale_block(
+    block: nn.Module, hidden: Tensor, bits: int, group_size: int | None = None, forward: Forward = call
+) -> None:
     """Scale the columns of all layers of a LLaMA-like block, in place; its output in full precision stays.
 
     Args:
@@ -187,5 +191,3 @@ def awq(
         scale_block(block, hidden, bits, group_size, forward)
         clip_block(block, names, hidden, bits, group_size, forward)
         hidden = out
-
-

@@ -131,7 +131,9 @@ def fit_grid(
     if clip not in (None, "search"):
         raise ValueError(f"clip is {clip!r}, but it must be None (the whole range) or 'search'.")
     if weight.dim() != 2 or not weight.numel() or not torch.isfinite(weight).all():
-        raise ValueError(f"the weights are {tuple(weight.shape)}, but must be a matrix [outputs, inputs] of finite numbers.")
+        raise ValueError(
+            f"the weights are {tuple(weight.shape)}, but must be a matrix [outputs, inputs] of finite numbers."
+        )
     size = columns_of_a_group(group_size, weight.shape[1])
     grouped = weight.unflatten(1, (-1, size))  # [m, groups, g]
     smallest, largest = grouped.amin(-1), grouped.amax(-1)

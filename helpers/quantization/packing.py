@@ -29,7 +29,9 @@ def pack_bits(integers: Tensor, bits: int) -> Tensor:
     whole("bits", bits, 1, 16)
     flat = integers.flatten().long()
     if len(flat) and not 0 <= int(flat.min()) <= int(flat.max()) < 2**bits:
-        raise ValueError(f"the numbers reach from {int(flat.min())} to {int(flat.max())}, but {bits} bits hold [0, {2**bits - 1}].")
+        raise ValueError(
+            f"the numbers reach from {int(flat.min())} to {int(flat.max())}, but {bits} bits hold [0, {2**bits - 1}]."
+        )
     ones = (flat[:, None] >> torch.arange(bits)) & 1
     ones = F.pad(ones.flatten(), (0, -ones.numel() % BYTE)).unflatten(0, (-1, BYTE))
     return (ones << torch.arange(BYTE)).sum(1).to(torch.uint8)
@@ -43,7 +45,9 @@ def unpack_bits(packed: Tensor, bits: int, count: int) -> Tensor:
     """
     whole("bits", bits, 1, 16)
     if packed.numel() * BYTE < count * bits:
-        raise ValueError(f"{packed.numel()} bytes hold {packed.numel() * BYTE // bits} numbers of {bits} bits, not {count}.")
+        raise ValueError(
+            f"{packed.numel()} bytes hold {packed.numel() * BYTE // bits} numbers of {bits} bits, not {count}."
+        )
     ones = (packed[:, None].long() >> torch.arange(BYTE)) & 1
     return (ones.flatten()[: count * bits].unflatten(0, (-1, bits)) << torch.arange(bits)).sum(1)
 
@@ -79,16 +83,25 @@ class PackedLinear(nn.Module):
         self.bias = None if bias is None else nn.Parameter(bias.detach().clone(), requires_grad=False)
 
     @property
-    def in_features(self) -> int:
-        """n."""
-        return self.shape[1]
+    def weights(self) -> int:
+        """How many weights it stands for, m · n."""
+        return self.shape[0] * self.shape[1]
+
+    @property
+    def stored_bits(self) -> int:
+        """Bits of its integers, zeros and scales, as they lie in memory."""
+        return sum(part.numel() * part.element_size() * BYTE for part in self.buffers())
 
     def dequantize(self) -> Tensor:
         """The weight, float32 [m, n]."""
         (m, n), scale = self.shape, self.scale.float()
         count = unpack_bits(self.integers, self.bits, m * n).view(m, self.groups, -1) + self.low
         packed = self.zero.dtype == torch.uint8
-        zero = unpack_bits(self.zero, self.bits, m * self.groups).view_as(scale) + self.low if packed else self.zero.float()
+        zero = (
+            unpack_bits(self.zero, self.bits, m * self.groups).view_as(scale) + self.low
+            if packed
+            else self.zero.float()
+        )
         return (scale[..., None] * (count - zero[..., None])).flatten(1)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -153,15 +166,20 @@ def load_packed(model: nn.Module, path: Path | str) -> nn.Module:
     wanted = model.state_dict()
     strange = set(tensors) ^ set(wanted) or {name for name in wanted if wanted[name].shape != tensors[name].shape}
     if strange:
-        raise DataError(f"{path} holds another model ({sorted(strange)[0]} does not fit): pack it with the same bits and groups.")
+        raise DataError(
+            f"{path} holds another model ({sorted(strange)[0]} does not fit): pack it with the same bits and groups."
+        )
     model.load_state_dict(tensors)
     return model
 
 
-def stored_bits(model: nn.Module) -> float:
-    """Bits per weight of the packed layers, measured on their buffers."""
+def bits_per_weight(model: nn.Module) -> float:
+    """Bits per weight of the packed layers, measured on their buffers.
+
+    Raises:
+        ValueError: no packed layer.
+    """
     layers = [module for module in model.modules() if isinstance(module, PackedLinear)]
     if not layers:
         raise ValueError("the model has no packed layer: pass it through pack_model first.")
-    held = sum(buffer.numel() * buffer.element_size() * BYTE for layer in layers for buffer in layer.buffers())
-    return held / sum(layer.shape[0] * layer.shape[1] for layer in layers)
+    return sum(layer.stored_bits for layer in layers) / sum(layer.weights for layer in layers)

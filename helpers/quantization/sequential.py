@@ -103,7 +103,9 @@ def quantize_sequential(
     for index, block in enumerate(blocks):
         layers = {name for name, module in block.named_modules() if isinstance(module, nn.Linear)}
         if not layers.issuperset(names):
-            raise ValueError(f"block {index} has no layer {(set(names) - layers).pop()!r}; it has {', '.join(sorted(layers))}.")
+            raise ValueError(
+                f"block {index} has no layer {(set(names) - layers).pop()!r}; it has {', '.join(sorted(layers))}."
+            )
     report, q_in, fp_in = QuantReport(), hidden, hidden
     for index, block in enumerate(blocks):
         firsts = [subset[0] for subset in subsets]

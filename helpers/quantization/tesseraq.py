@@ -183,11 +183,15 @@ def reconstruct_block(
     draw = iter(draws) if draws is not None else _draws(len(inputs), batch_size, generator)
 
     def loss_of(weights: dict[str, Tensor], which: Tensor | slice) -> Tensor:
-        said = functional_call(model, {f"block.{name}.weight": weight for name, weight in weights.items()}, (inputs[which],))
+        said = functional_call(
+            model, {f"block.{name}.weight": weight for name, weight in weights.items()}, (inputs[which],)
+        )
         return block_loss(said, target[which])
 
     with torch.no_grad():
-        report.before = float(loss_of({name: part.to_integer().dequantize() for name, part in soft.items()}, slice(None)))
+        report.before = float(
+            loss_of({name: part.to_integer().dequantize() for name, part in soft.items()}, slice(None))
+        )
     if callback:
         callback(0, soft)
     groups = [
@@ -207,7 +211,9 @@ def reconstruct_block(
             optimizer.zero_grad(set_to_none=True)
             loss = loss_of({name: part() for name, part in soft.items()}, next(draw))
             if not torch.isfinite(loss):
-                raise RuntimeError(f"the loss of {label} is {float(loss)} in stage {stage}: lower lr, or look at its inputs.")
+                raise RuntimeError(
+                    f"the loss of {label} is {float(loss)} in stage {stage}: lower lr, or look at its inputs."
+                )
             loss.backward()
             optimizer.step()
             report.losses.append(float(loss.detach()))
@@ -229,7 +235,9 @@ def _check(inputs: Tensor, target: Tensor, thresholds: Sequence[float], steps: i
         )
     falling = all(later < earlier for earlier, later in zip(thresholds, thresholds[1:], strict=False))
     if not thresholds or not falling or not all(0 < share < 1 for share in thresholds):
-        raise ValueError(f"thresholds are {tuple(thresholds)}, but they must fall strictly and lie in (0, 1), at least one.")
+        raise ValueError(
+            f"thresholds are {tuple(thresholds)}, but they must fall strictly and lie in (0, 1), at least one."
+        )
     whole("steps", steps, 0)
     whole("batch_size", batch_size)
     if batch_size > len(inputs):
