@@ -163,8 +163,8 @@ class PretrainedGpt(nn.Module):
         found = {name for name, _ in self.blocks[0].named_modules()} if len(self.blocks) else set()
         if self.lm_head is None or not found.issuperset(names):
             raise ValueError(
-                f"{type(model).__name__} has no blocks of LLaMA's kind (model.layers with {', '.join(names)}): take a Llama, "
-                "Mistral or Qwen2 model, or write an adapter with `blocks`, `embed`, `run_block` and `logits`."
+                f"{type(model).__name__} has no blocks of LLaMA's kind (model.layers with {', '.join(names)}): take a "
+                "Llama, Mistral or Qwen2 model, or write an adapter with `blocks`, `embed`, `run_block` and `logits`."
             )
         self.context = getattr(model.config, "max_position_embeddings", 2048)
 

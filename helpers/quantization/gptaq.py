@@ -66,8 +66,8 @@ class CalibrationStats:
         known = self._hessian
         if known is not None and (x.shape[-1] != len(known) or (x_fp is None) != (self._cross is None)):
             raise ValueError(
-                f"this layer was calibrated with {len(known)} inputs {'and' if self._cross is not None else 'without'} x_fp; "
-                f"the next call had {x.shape[-1]} inputs {'and' if x_fp is not None else 'without'} x_fp."
+                f"this layer was calibrated with {len(known)} inputs "
+                f"{'and' if self._cross is not None else 'without'} x_fp; the next call had {x.shape[-1]} inputs {'and' if x_fp is not None else 'without'} x_fp."
             )
         if not torch.isfinite(x).all() or (x_fp is not None and not torch.isfinite(x_fp).all()):
             raise ValueError(
@@ -208,7 +208,7 @@ def fold_in(weight: Tensor, stats: CalibrationStats, bits: int, *, alpha: float 
 
 
 def _round_columns(columns, told, block_size, grid, fit, group) -> tuple[Tensor, UniformGrid]:
-    """The loop over columns [n, m]. Row q of each matrix in `told` is what column q's error, or value, adds to the others."""
+    """The loop over columns [n, m]; row q of each matrix in `told` is what error, or value, of column q adds to the others."""
     n, m = columns.shape
     ways = len(told)
     # Row j: what column j hears from all others; the error and the value of column q stand at q·ways and q·ways + 1.

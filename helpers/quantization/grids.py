@@ -124,8 +124,8 @@ def fit_grid(
         clip: None for the whole range, "search" for the share of it, 1.00 down to 0.21, with the least Σ|ŵ - w|^2.4.
 
     Raises:
-        ValueError: bits outside [2, 16], a group size that does not divide n, weights that are no finite matrix, or an unknown
-            clip.
+        ValueError: bits outside [2, 16], a group size that does not divide n, weights that are no finite matrix, or an
+            unknown clip.
     """
     low, high = levels(bits, symmetric, narrow)
     if clip not in (None, "search"):

@@ -10,7 +10,7 @@ Sources: Y. Li, P. Panda, "TesseraQ", arXiv 2410.19103, 2024; soft rounding afte
 """
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
@@ -19,8 +19,21 @@ from torch.func import functional_call
 from helpers.data.checks import whole
 from helpers.lab.measures import relative_squared_error
 from helpers.quantization.awq import awq
-from helpers.quantization.grids import QuantizedWeight, UniformGrid, fit_grid
+from helpers.quantization.grids import QuantizedWeight, fit_grid
 from helpers.quantization.sequential import Forward, QuantReport, call, quantize_inputs, run
+from helpers.quantization.soft_rounding import SoftRounding, rectified_sigmoid, rectified_sigmoid_inverse
+
+__all__ = [
+    "PAR_THRESHOLDS",
+    "SHORT_THRESHOLDS",
+    "ReconstructionReport",
+    "SoftRounding",
+    "block_loss",
+    "reconstruct_block",
+    "rectified_sigmoid",
+    "rectified_sigmoid_inverse",
+    "tesseraq",
+]
 
 # fmt: off
 PAR_THRESHOLDS: tuple[float, ...] = (.8, .65, .5, .43, .38, .34, .3, .27, .24, .21, .18, .15, .12, .1, .08, .06, .04, .02,
@@ -30,77 +43,6 @@ SHORT_THRESHOLDS: tuple[float, ...] = (.75, .5, .375, .25, .125, .09, .06, .04, 
 """The authors' for four and more bits."""
 # fmt: on
 SCALE_DECAY = 1e-4
-
-
-def rectified_sigmoid(x: Tensor, gamma: float = -0.1, zeta: float = 1.1) -> Tensor:
-    """h(x) = clip((ζ - γ) σ(x) + γ, 0, 1): reaches 0 and 1 at finite x; ±∞ are allowed and have no gradient."""
-    return ((zeta - gamma) * x.sigmoid() + gamma).clamp(0, 1)
-
-
-def rectified_sigmoid_inverse(y: Tensor, gamma: float = -0.1, zeta: float = 1.1) -> Tensor:
-    """x with h(x) = y, for y in [0, 1]."""
-    return -((zeta - gamma) / (y - gamma) - 1).log()
-
-
-class SoftRounding(nn.Module):
-    """A weight matrix between its floor and its ceiling, on a grid that stays.
-
-    Args:
-        weight: [m, n]; its fractional parts are where ν starts, so that nothing has changed yet.
-        grid: static, asymmetric.
-        tune_scale: whether v is trained.
-    """
-
-    def __init__(self, weight: Tensor, grid: UniformGrid, tune_scale: bool = True) -> None:
-        super().__init__()
-        self.grid, self.weight = grid, weight.detach().clone()
-        scale, self.zero = grid.spread()
-        steps = self.weight / scale
-        self.floor = steps.floor()
-        self.nu = nn.Parameter(rectified_sigmoid_inverse(steps - self.floor))
-        self.log_scale = nn.Parameter(torch.zeros_like(grid.scale), requires_grad=tune_scale)
-
-    def scale(self) -> Tensor:
-        """s · 2h(v), [m, groups]."""
-        return self.grid.scale * 2 * rectified_sigmoid(self.log_scale)
-
-    def forward(self) -> Tensor:
-        """Ŵ [m, n], differentiable in ν and v."""
-        scale = self.scale()
-        scale = scale if scale.shape[1] == 1 else scale[:, self.grid.group_of]
-        count = (self.floor + rectified_sigmoid(self.nu) + self.zero).clamp(self.grid.low, self.grid.high)
-        return (count - self.zero) * scale
-
-    @torch.no_grad()
-    def harden(self, soft_share: float) -> int:
-        """Settle the most decided ν for good until `soft_share` of all is soft; returns how many are hard now."""
-        up = rectified_sigmoid(self.nu)
-        edge = (up - 0.5).abs().flatten().quantile(soft_share)
-        self.nu[up > 0.5 + edge] = float("inf")
-        self.nu[up < 0.5 - edge] = float("-inf")
-        return int(self.nu.isinf().sum())
-
-    @torch.no_grad()
-    def settle(self) -> None:
-        """Every ν hard, by its sign."""
-        self.nu.copy_(torch.where(self.nu > 0, float("inf"), float("-inf")))
-
-    @property
-    def hard_share(self) -> float:
-        """Share of ν that is settled."""
-        return float(self.nu.isinf().float().mean())
-
-    @torch.no_grad()
-    def to_integer(self) -> QuantizedWeight:
-        """Rounded by the signs of ν, with the learned scale."""
-        count = (self.floor + (self.nu > 0) + self.zero).clamp(self.grid.low, self.grid.high)
-        return QuantizedWeight(count.long(), replace(self.grid, scale=self.scale().detach()))
-
-    @torch.no_grad()
-    def merge(self) -> Tensor:
-        """W moved by half a step where nearest would decide otherwise: nearest rounding on the *same* grid is then ours."""
-        scale, _ = self.grid.spread()
-        return self.weight + scale / 2 * ((self.nu > 0).to(scale) - (self.weight / scale - self.floor > 0.5).to(scale))
 
 
 @dataclass
@@ -202,11 +144,13 @@ def reconstruct_block(
             "weight_decay": SCALE_DECAY,
         },
     ]
+    optimizer = None
     for stage, share in enumerate(thresholds, start=1):
         if progressive:
             for part in soft.values():
                 part.harden(share)
-        optimizer = torch.optim.Adam(groups) if progressive or stage == 1 else optimizer
+        if progressive or optimizer is None:  # what hardened would be pushed by old moments
+            optimizer = torch.optim.Adam(groups)
         for _ in range(steps):
             optimizer.zero_grad(set_to_none=True)
             loss = loss_of({name: part() for name, part in soft.items()}, next(draw))
@@ -231,7 +175,7 @@ def reconstruct_block(
 def _check(inputs: Tensor, target: Tensor, thresholds: Sequence[float], steps: int, batch_size: int) -> None:
     if inputs.dim() < 2 or not len(inputs) or len(inputs) != len(target):
         raise ValueError(
-            f"inputs are {tuple(inputs.shape)} and targets {tuple(target.shape)}, but both need the same, at least one, sequences."
+            f"inputs are {tuple(inputs.shape)} and targets {tuple(target.shape)}, but both need as many sequences, at least one."
         )
     falling = all(later < earlier for earlier, later in zip(thresholds, thresholds[1:], strict=False))
     if not thresholds or not falling or not all(0 < share < 1 for share in thresholds):
@@ -264,7 +208,7 @@ def tesseraq(
     after_block: Callable[[int], None] | None = None,
     **options,
 ) -> QuantReport:
-    """Reconstruct all blocks in order, in place: input from the quantized blocks before, target from the full-precision ones.
+    """Reconstruct all blocks in order, in place: each hears the quantized blocks before it, aims at what it said in full.
 
     Args:
         blocks, subsets, hidden, forward: as in `quantize_sequential`.
