@@ -151,4 +151,6 @@ def _paths(name: str, folder: Path | str | None) -> list[Path]:
         if all(path.is_file() for path in paths):
             return paths
     wanted = " and ".join(_FILES[name])
+    if folder:
+        raise DataError(f"{name} is not in {folder}: put {wanted} there.")
     raise DataError(f"{name} is not on this machine: put {wanted} into data/external/text/ or $COURSE_DATA/text/.")

@@ -158,15 +158,20 @@ class PretrainedGpt(nn.Module):
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
         self.body, self.lm_head = getattr(model, "model", None), getattr(model, "lm_head", None)
-        self.blocks = getattr(self.body, "layers", [])
         names = [name for subset in SUBSETS for name in subset]
-        found = {name for name, _ in self.blocks[0].named_modules()} if len(self.blocks) else set()
+        layers = getattr(self.body, "layers", [])
+        found = {name for name, _ in layers[0].named_modules()} if len(layers) else set()
         if self.lm_head is None or not found.issuperset(names):
             raise ValueError(
                 f"{type(model).__name__} has no blocks of LLaMA's kind (model.layers with {', '.join(names)}): take a "
                 "Llama, Mistral or Qwen2 model, or write an adapter with `blocks`, `embed`, `run_block` and `logits`."
             )
         self.context = getattr(model.config, "max_position_embeddings", 2048)
+
+    @property
+    def blocks(self) -> nn.ModuleList:
+        """In order; a property, so that each weight has one name."""
+        return self.body.layers
 
     def embed(self, tokens: Tensor) -> Tensor:
         """Tokens int64 [B, N] -> [B, N, d]."""
@@ -231,6 +236,7 @@ def train_gpt(
     pieces = windows(tokens, whole("steps", steps) * whole("batch", batch), model.context, seed)
 
     def loss(piece: Tensor) -> Tensor:
+        piece = piece.to(model.lm_head.weight.device)
         return F.cross_entropy(model(piece[:, :-1]).flatten(0, 1), piece[:, 1:].flatten())
 
     def rate(done: float) -> float:

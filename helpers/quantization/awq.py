@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from helpers.quantization.grids import columns_of_a_group, fit_grid
-from helpers.quantization.sequential import Forward, call, listening, run
+from helpers.quantization.sequential import Forward, all_layers, call, listening, run
 
 RATIOS, CLIPS, TOKENS = 20, 10, 512
 LEAST = 1e-4
@@ -47,7 +47,14 @@ def awq_search_scale(
 
     Returns:
         t [n], above 0; all 1 if no ratio is better than none.
+
+    Raises:
+        ValueError: inputs that hold nan or infinity, or none.
     """
+    if not inputs.numel() or not torch.isfinite(inputs).all():
+        raise ValueError(
+            f"the inputs are {tuple(inputs.shape)}, but must be finite numbers [..., n], at least one token."
+        )
     kept = [layer.weight.clone() for layer in layers]
     target, size = inspect(), inputs.flatten(0, -2).abs().mean(0)
     least, best = float("inf"), torch.ones_like(size)
@@ -94,7 +101,7 @@ def awq_search_clip(
             f"the inputs are {tuple(inputs.shape)}, but weights {tuple(weight.shape)} need tokens [..., n]."
         )
     size = columns_of_a_group(group_size, weight.shape[1])
-    x = x[:: max(1, len(x) // TOKENS)].unflatten(1, (-1, size))  # [tokens, groups, g]
+    x = x[:: -(-len(x) // TOKENS)].unflatten(1, (-1, size))  # [tokens, groups, g]
     grouped = weight.unflatten(1, (-1, size))
     top, bottom = grouped.amax(-1), grouped.amin(-1)
     least, cut = torch.full_like(top, float("inf")), torch.ones_like(top)
@@ -184,8 +191,16 @@ def awq(
     Args:
         blocks, subsets, hidden, forward: as in `quantize_sequential`.
         bits, group_size: of the rounding to come.
+
+    Raises:
+        ValueError: a layer that is not there, or blocks of another kind.
     """
-    names = [name for subset in subsets for name in subset]
+    names = all_layers(blocks, subsets)
+    for index, block in enumerate(blocks):
+        parts = dict(block.named_modules())
+        missing = [name for pair in PAIRS for name in (*pair[0], *pair[1:]) if name not in parts]
+        if missing:
+            raise ValueError(f"block {index} has no {missing[0]!r}: AWQ needs a block of LLaMA's kind (see PAIRS).")
     for block in blocks:
         out = run(block, hidden, forward)
         scale_block(block, hidden, bits, group_size, forward)

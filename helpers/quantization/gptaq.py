@@ -65,9 +65,10 @@ class CalibrationStats:
             raise ValueError(f"x is {tuple(x.shape)}{other}, but both must be the same [tokens, n] or [B, tokens, n].")
         known = self._hessian
         if known is not None and (x.shape[-1] != len(known) or (x_fp is None) != (self._cross is None)):
+            now = "and" if x_fp is not None else "without"
             raise ValueError(
-                f"this layer was calibrated with {len(known)} inputs "
-                f"{'and' if self._cross is not None else 'without'} x_fp; the next call had {x.shape[-1]} inputs {'and' if x_fp is not None else 'without'} x_fp."
+                f"this layer was calibrated with {len(known)} inputs {'without' if self._cross is None else 'and'} x_fp; "
+                f"the next call had {x.shape[-1]} inputs {now} x_fp."
             )
         if not torch.isfinite(x).all() or (x_fp is not None and not torch.isfinite(x_fp).all()):
             raise ValueError(
@@ -121,6 +122,7 @@ def gptq(weight: Tensor, stats: CalibrationStats, bits: int, **options) -> Quant
     return gptaq(weight, stats, bits, alpha=0.0, **options)
 
 
+@torch.no_grad()
 def gptaq(
     weight: Tensor,
     stats: CalibrationStats,
@@ -150,7 +152,7 @@ def gptaq(
             the weights as they are then.
         percdamp: share of mean(diag H) added to H's diagonal.
         block_size: columns between two updates of the whole rest; changes the speed, not the result.
-        grid: a grid to use instead of fitting one.
+        grid: a grid to use instead of fitting one; bits, group_size and symmetric are then not used.
 
     Returns:
         Integers [m, n] and their grid, columns in their own order.
@@ -161,10 +163,16 @@ def gptaq(
     """
     whole("block_size", block_size)
     levels(bits, symmetric)
-    m, n = weight.shape
     hessian, cross = stats.hessian.clone(), stats.cross
-    if len(hessian) != n:
-        raise ValueError(f"the weights have {n} columns, but the calibration saw {len(hessian)} inputs.")
+    n = len(hessian)
+    if weight.dim() != 2 or weight.shape[1] != n:
+        raise ValueError(
+            f"the weights are {tuple(weight.shape)}, but the calibration saw {n} inputs: they must be [m, {n}]."
+        )
+    if grid is not None and (len(grid.group_of) != n or len(grid.scale) != len(weight)):
+        raise ValueError(
+            f"the grid is for [{len(grid.scale)}, {len(grid.group_of)}], the weights are {tuple(weight.shape)}."
+        )
     fit = {"bits": bits, "symmetric": symmetric, "clip": "search" if mse_search else None}
     group = columns_of_a_group(group_size, n)
     work = weight.to(hessian.dtype).clone()
@@ -190,6 +198,7 @@ def gptaq(
     return QuantizedWeight(integers[back].T.contiguous(), grid.columns(back))
 
 
+@torch.no_grad()
 def fold_in(weight: Tensor, stats: CalibrationStats, bits: int, *, alpha: float = 1.0, **options) -> QuantizedWeight:
     """The optimum that GPTAQ approaches: first W + α W D H⁻¹, which needs no rounding to be best, then GPTQ of that.
 
@@ -208,7 +217,7 @@ def fold_in(weight: Tensor, stats: CalibrationStats, bits: int, *, alpha: float 
 
 
 def _round_columns(columns, told, block_size, grid, fit, group) -> tuple[Tensor, UniformGrid]:
-    """The loop over columns [n, m]; row q of each matrix in `told` is what error, or value, of column q adds to the others."""
+    """The loop over columns [n, m]; row q of a matrix in `told`: what error, or value, of column q adds to the others."""
     n, m = columns.shape
     ways = len(told)
     # Row j: what column j hears from all others; the error and the value of column q stand at q·ways and q·ways + 1.

@@ -119,7 +119,8 @@ def fit_grid(
         symmetric: around 0.
         group_size: columns of a group; None makes a row one group.
         include_zero: stretch the range to 0 first, so that 0 is a value (the GPTQ family); without it z is clipped to the
-            integers (TesseraQ, AWQ). Differs only where all weights of a group have one sign.
+            integers (TesseraQ, AWQ). Differs only where all weights of a group have one sign; far from 0 such a group cannot
+            be reached by a clipped z.
         narrow: see `levels`.
         clip: None for the whole range, "search" for the share of it, 1.00 down to 0.21, with the least Σ|ŵ - w|^2.4.
 

@@ -32,9 +32,9 @@ def pack_bits(integers: Tensor, bits: int) -> Tensor:
         raise ValueError(
             f"the numbers reach from {int(flat.min())} to {int(flat.max())}, but {bits} bits hold [0, {2**bits - 1}]."
         )
-    ones = (flat[:, None] >> torch.arange(bits)) & 1
+    ones = (flat[:, None] >> torch.arange(bits, device=flat.device)) & 1
     ones = F.pad(ones.flatten(), (0, -ones.numel() % BYTE)).unflatten(0, (-1, BYTE))
-    return (ones << torch.arange(BYTE)).sum(1).to(torch.uint8)
+    return (ones << torch.arange(BYTE, device=flat.device)).sum(1).to(torch.uint8)
 
 
 def unpack_bits(packed: Tensor, bits: int, count: int) -> Tensor:
@@ -48,8 +48,9 @@ def unpack_bits(packed: Tensor, bits: int, count: int) -> Tensor:
         raise ValueError(
             f"{packed.numel()} bytes hold {packed.numel() * BYTE // bits} numbers of {bits} bits, not {count}."
         )
-    ones = (packed[:, None].long() >> torch.arange(BYTE)) & 1
-    return (ones.flatten()[: count * bits].unflatten(0, (-1, bits)) << torch.arange(bits)).sum(1)
+    places = torch.arange(16, device=packed.device)
+    ones = (packed[:, None].long() >> places[:BYTE]) & 1
+    return (ones.flatten()[: count * bits].unflatten(0, (-1, bits)) << places[:bits]).sum(1)
 
 
 class PackedLinear(nn.Module):
@@ -79,7 +80,9 @@ class PackedLinear(nn.Module):
         fits = bool((zero >= 0).all() and (zero <= grid.high - grid.low).all())
         self.register_buffer("integers", pack_bits(found.integers - grid.low, self.bits))
         self.register_buffer("zero", pack_bits(zero, self.bits) if fits else grid.zero.half())
-        self.register_buffer("scale", grid.scale.half())
+        # Below 2⁻¹⁴ half precision loses digits.
+        small = bool((grid.scale < torch.finfo(torch.float16).tiny).any())
+        self.register_buffer("scale", grid.scale.float() if small else grid.scale.half())
         self.bias = None if bias is None else nn.Parameter(bias.detach().clone(), requires_grad=False)
 
     @property
@@ -128,7 +131,8 @@ def pack_model(model: nn.Module, weights: Mapping[str, QuantizedWeight]) -> nn.M
         except (AttributeError, IndexError, ValueError):
             raise ValueError(f"the model has no layer {name!r} to pack.") from None
         packed = PackedLinear(found, getattr(layer, "bias", None))
-        packed._forward_pre_hooks.update(layer._forward_pre_hooks)  # quantized activations stay quantized
+        # Quantized activations stay quantized, and whoever holds the hook can still undo it.
+        packed._forward_pre_hooks = layer._forward_pre_hooks
         setattr(parent, leaf, packed)
     return model
 
@@ -139,7 +143,7 @@ def save_packed(model: nn.Module, path: Path | str) -> int:
 
     path = Path(path)
     tensors = {
-        name: (value.half() if value.is_floating_point() else value).contiguous()
+        name: (value.half() if value.is_floating_point() and not name.endswith(".scale") else value).contiguous()
         for name, value in model.state_dict().items()
     }
     raw = save(tensors)

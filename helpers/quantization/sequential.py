@@ -70,6 +70,20 @@ def run(block: nn.Module, hidden: Tensor, forward: Forward = call, batch: int = 
     return torch.cat([forward(block, piece) for piece in hidden.split(batch)])
 
 
+def all_layers(blocks: Sequence[nn.Module], subsets: Sequence[Sequence[str]]) -> list[str]:
+    """The names of all subsets, in order.
+
+    Raises:
+        ValueError: a block has no such linear layer.
+    """
+    names = [name for subset in subsets for name in subset]
+    for index, block in enumerate(blocks):
+        layers = {name for name, module in block.named_modules() if isinstance(module, nn.Linear)}
+        if missing := sorted(set(names) - layers):
+            raise ValueError(f"block {index} has no linear layer {missing[0]!r}; it has {', '.join(sorted(layers))}.")
+    return names
+
+
 @torch.no_grad()
 def quantize_sequential(
     blocks: Sequence[nn.Module],
@@ -99,13 +113,7 @@ def quantize_sequential(
     """
     if hidden.dim() != 3 or not len(hidden):
         raise ValueError(f"hidden is {tuple(hidden.shape)}, but calibration needs sequences [B, N, d], at least one.")
-    names = [name for subset in subsets for name in subset]
-    for index, block in enumerate(blocks):
-        layers = {name for name, module in block.named_modules() if isinstance(module, nn.Linear)}
-        if not layers.issuperset(names):
-            raise ValueError(
-                f"block {index} has no layer {(set(names) - layers).pop()!r}; it has {', '.join(sorted(layers))}."
-            )
+    names = all_layers(blocks, subsets)
     report, q_in, fp_in = QuantReport(), hidden, hidden
     for index, block in enumerate(blocks):
         firsts = [subset[0] for subset in subsets]
@@ -125,7 +133,7 @@ def quantize_sequential(
                 report.weights[f"{index}.{name}"] = found
                 layer.weight.copy_(found.dequantize())
         q_in = run(block, q_in, forward, batch)
-        report.errors.append(relative_squared_error(q_in, fp_in))
+        report.errors.append(relative_squared_error(q_in.cpu(), fp_in.cpu()))
     return report
 
 
@@ -140,5 +148,16 @@ def errors_by_depth(model: nn.Module, full: nn.Module, tokens: Tensor) -> list[f
     ours, theirs, errors = model.embed(tokens), full.embed(tokens), []
     for block, other in zip(model.blocks, full.blocks, strict=True):
         ours, theirs = run(block, ours, model.run_block), run(other, theirs, full.run_block)
-        errors.append(relative_squared_error(ours, theirs))
+        errors.append(relative_squared_error(ours.cpu(), theirs.cpu()))
     return errors
+
+
+@torch.no_grad()
+def layer_input(model: nn.Module, tokens: Tensor, index: int, name: str) -> Tensor:
+    """What one layer of one block hears when the model reads tokens [B, N]: [B, N, n]."""
+    hidden = model.embed(tokens)
+    for block in model.blocks[:index]:
+        hidden = run(block, hidden, model.run_block)
+    with listening(model.blocks[index], [name]) as heard:
+        run(model.blocks[index], hidden, model.run_block)
+    return torch.cat(heard[name])

@@ -54,9 +54,19 @@ class SoftRounding(nn.Module):
         return (count - self.zero) * scale
 
     @torch.no_grad()
-    def harden(self, soft_share: float) -> int:
-        """Settle the most decided ν for good until `soft_share` of all is soft; returns how many are hard now."""
+    def harden(self, soft_share: float, decided_first: bool = True) -> int:
+        """Settle the most decided ν for good until `soft_share` of all is soft; returns how many are hard now.
+
+        Args:
+            soft_share: in [0, 1].
+            decided_first: False settles the least decided first, to see why the paper does not.
+        """
         up = rectified_sigmoid(self.nu)
+        if not decided_first:
+            doubt = torch.where(self.nu.isinf(), -1.0, (up - 0.5).abs())
+            settled = doubt <= doubt.flatten().quantile(1 - soft_share)
+            self.nu.copy_(torch.where(settled, torch.where(up > 0.5, float("inf"), float("-inf")), self.nu))
+            return int(self.nu.isinf().sum())
         edge = (up - 0.5).abs().flatten().quantile(soft_share)
         self.nu[up > 0.5 + edge] = float("inf")
         self.nu[up < 0.5 - edge] = float("-inf")
@@ -80,6 +90,9 @@ class SoftRounding(nn.Module):
 
     @torch.no_grad()
     def merge(self) -> Tensor:
-        """W moved by half a step where nearest would decide otherwise: nearest rounding on the *same* grid is then ours."""
+        """W moved by half a step where nearest would decide otherwise: nearest rounding on the *same* grid is then ours.
+
+        But for ties: a weight exactly on the grid that has learned to go up lands on a half, which may round down again.
+        """
         scale, _ = self.grid.spread()
         return self.weight + scale / 2 * ((self.nu > 0).to(scale) - (self.weight / scale - self.floor > 0.5).to(scale))

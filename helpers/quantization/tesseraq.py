@@ -9,6 +9,7 @@ One ν a weight, one v a group. Progressive adaptive rounding (PAR): harden the 
 Sources: Y. Li, P. Panda, "TesseraQ", arXiv 2410.19103, 2024; soft rounding after M. Nagel et al., "AdaRound", ICML 2020.
 """
 
+import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
@@ -19,8 +20,8 @@ from torch.func import functional_call
 from helpers.data.checks import whole
 from helpers.lab.measures import relative_squared_error
 from helpers.quantization.awq import awq
-from helpers.quantization.grids import QuantizedWeight, fit_grid
-from helpers.quantization.sequential import Forward, QuantReport, call, quantize_inputs, run
+from helpers.quantization.grids import QuantizedWeight, columns_of_a_group, fit_grid
+from helpers.quantization.sequential import Forward, QuantReport, all_layers, call, quantize_inputs, run
 from helpers.quantization.soft_rounding import SoftRounding, rectified_sigmoid, rectified_sigmoid_inverse
 
 __all__ = [
@@ -43,6 +44,7 @@ SHORT_THRESHOLDS: tuple[float, ...] = (.75, .5, .375, .25, .125, .09, .06, .04, 
 """The authors' for four and more bits."""
 # fmt: on
 SCALE_DECAY = 1e-4
+DEFAULTS = {"thresholds": PAR_THRESHOLDS, "steps": 10, "batch_size": 4}
 
 
 @dataclass
@@ -77,12 +79,13 @@ def reconstruct_block(
     bits: int,
     group_size: int | None = None,
     thresholds: Sequence[float] = PAR_THRESHOLDS,
-    steps: int = 10,
+    steps: int = DEFAULTS["steps"],
     lr: float = 2e-2,
     scale_lr: float | None = None,
-    batch_size: int = 4,
+    batch_size: int = DEFAULTS["batch_size"],
     tune_scale: bool = True,
     progressive: bool = True,
+    decided_first: bool = True,
     names: Sequence[str] | None = None,
     forward: Forward = call,
     generator: torch.Generator | None = None,
@@ -103,6 +106,7 @@ def reconstruct_block(
         batch_size: sequences a step.
         tune_scale: whether v is trained.
         progressive: False trains as many steps with everything soft and rounds at the end.
+        decided_first: False hardens the least decided first.
         names: layers to round; None takes every linear layer.
         forward: how the block is run.
         generator: of the mini-batches; None seeds one with 0.
@@ -115,8 +119,12 @@ def reconstruct_block(
         RuntimeError: the loss is no number; names block and stage.
     """
     _check(inputs, target, thresholds, steps, batch_size)
-    names = list(names or [name for name, module in block.named_modules() if isinstance(module, nn.Linear)])
-    layers = {name: block.get_submodule(name) for name in names}
+    linear = {name: module for name, module in block.named_modules() if isinstance(module, nn.Linear)}
+    names = list(linear if names is None else names)
+    if not names or not linear.keys() >= set(names):
+        raise ValueError(f"the layers to round are {names}, but {label} has {', '.join(linear) or 'no linear layer'}.")
+    layers = {name: linear[name] for name in names}
+    inputs, target = inputs.detach(), target.detach()
     soft: dict[str, SoftRounding] = {}
     for name, layer in layers.items():
         grid = fit_grid(layer.weight.detach(), bits, group_size=group_size, include_zero=False)
@@ -144,23 +152,32 @@ def reconstruct_block(
             "weight_decay": SCALE_DECAY,
         },
     ]
+    trained = [part for group in groups for part in group["params"] if part.requires_grad]
     optimizer = None
     for stage, share in enumerate(thresholds, start=1):
         if progressive:
             for part in soft.values():
-                part.harden(share)
+                part.harden(share, decided_first)
         if progressive or optimizer is None:  # what hardened would be pushed by old moments
             optimizer = torch.optim.Adam(groups)
         for _ in range(steps):
-            optimizer.zero_grad(set_to_none=True)
-            loss = loss_of({name: part() for name, part in soft.items()}, next(draw))
-            if not torch.isfinite(loss):
-                raise RuntimeError(
-                    f"the loss of {label} is {float(loss)} in stage {stage}: lower lr, or look at its inputs."
+            which = next(draw, None)
+            if which is None:
+                raise ValueError(
+                    f"draws ended after {len(report.losses)} steps, but {len(thresholds) * steps} are asked for."
                 )
-            loss.backward()
-            optimizer.step()
+            with torch.enable_grad():
+                loss = loss_of({name: part() for name, part in soft.items()}, which)
+                # Of these alone: the block's own biases and norms get no gradients.
+                gradients = torch.autograd.grad(loss, trained)
             report.losses.append(float(loss.detach()))
+            if not math.isfinite(report.losses[-1]):
+                raise RuntimeError(
+                    f"the loss of {label} is {report.losses[-1]} in stage {stage}: lower lr, or look at its inputs."
+                )
+            for parameter, gradient in zip(trained, gradients, strict=True):
+                parameter.grad = gradient
+            optimizer.step()
         if callback:
             callback(stage, soft)
     for name, part in soft.items():
@@ -173,9 +190,9 @@ def reconstruct_block(
 
 
 def _check(inputs: Tensor, target: Tensor, thresholds: Sequence[float], steps: int, batch_size: int) -> None:
-    if inputs.dim() < 2 or not len(inputs) or len(inputs) != len(target):
+    if inputs.dim() < 2 or not len(inputs) or inputs.shape[:-1] != target.shape[:-1]:
         raise ValueError(
-            f"inputs are {tuple(inputs.shape)} and targets {tuple(target.shape)}, but both need as many sequences, at least one."
+            f"inputs are {tuple(inputs.shape)} and targets {tuple(target.shape)}: both need the same tokens, at least one."
         )
     falling = all(later < earlier for earlier, later in zip(thresholds, thresholds[1:], strict=False))
     if not thresholds or not falling or not all(0 < share < 1 for share in thresholds):
@@ -226,7 +243,12 @@ def tesseraq(
         raise ValueError(f"init is {init!r}, but it must be 'awq' or None (the weights as they are).")
     if hidden.dim() != 3 or not len(hidden):
         raise ValueError(f"hidden is {tuple(hidden.shape)}, but calibration needs sequences [B, N, d], at least one.")
-    names = [name for subset in subsets for name in subset]
+    names, hidden = all_layers(blocks, subsets), hidden.detach()
+    given = {name: options.get(name, default) for name, default in DEFAULTS.items()}
+    _check(hidden, hidden, **given)  # before AWQ changes anything
+    for block in blocks:
+        for name in names:
+            columns_of_a_group(group_size, block.get_submodule(name).in_features)
     targets, stream = [], hidden
     for block in blocks:
         stream = run(block, stream, forward)
@@ -251,7 +273,7 @@ def tesseraq(
         )
         report.weights |= {f"{index}.{name}": weight for name, weight in learned.weights.items()}
         hidden = run(block, hidden, forward)
-        report.errors.append(relative_squared_error(hidden, target))
+        report.errors.append(relative_squared_error(hidden.cpu(), target.cpu()))
         if after_block:
             after_block(index)
     return report

@@ -15,6 +15,8 @@ from helpers.lab import energy
 from helpers.lab.technology import CELL_JOULES, TECHNOLOGIES
 from helpers.neurons.lif import LIF
 from helpers.neurons.networks import SpikingConvNet, SpikingMLP, mlp
+from helpers.quantization.grids import fit_grid, rtn
+from helpers.quantization.packing import PackedLinear
 
 
 @pytest.fixture(autouse=True)
@@ -502,3 +504,66 @@ def test_comparison_renders_with_ratios_to_the_first(two_meters):
     ratio = two_meters["SNN"].compute_pj() / two_meters["ANN"].compute_pj()
     assert list(table.data["of the first"]) == [1, pytest.approx(ratio)]
     assert list(table.data["MACs"]) == [6 * 8 + 8 * 3, 6 * 8] and "2,430 J" in table.to_html()
+
+
+# Packed storage
+
+
+def packed(m, n, bias=False, bits=2, group=32):
+    weight = torch.randn(m, n)
+    found = rtn(weight, fit_grid(weight, bits, group_size=group))
+    return PackedLinear(found, torch.randn(m) if bias else None)
+
+
+@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize("shape", [(64,), (5, 64), (16, 64), (64, 64), (2, 5, 64), (1, 1, 64)])
+def test_a_packed_layer_reads_what_it_stores(bias, shape):
+    layer, x = packed(16, 64, bias), torch.randn(shape)
+    found, plain = only(measure(layer, x)), only(measure(nn.Linear(64, 16, bias), x))
+    # 2 bits a weight, 16 bits of scale and 2 of zero for 32 of them
+    assert found.weight_bits == layer.stored_bits == 16 * 64 * 2 + 16 * 2 * (16 + 2) == 16 * 64 * 2.5625
+    assert plain.weight_bits == 16 * 64 * 32
+    assert (found.kind, found.macs, found.inputs, found.activation_bits, found.calls) == (
+        (plain.kind, plain.macs, plain.inputs, plain.activation_bits, plain.calls)
+    )
+
+
+def test_a_square_packed_layer_on_as_many_inputs_is_no_product_of_activations():
+    for bias in (False, True):
+        layer = packed(32, 32, bias)
+        found = only(measure(layer, torch.randn(32, 32)))
+        assert found.kind == "linear" and found.weight_bits == layer.stored_bits and found.macs == 32**3
+
+
+def test_a_packed_layer_is_read_once_a_call_and_by_name():
+    model = nn.Sequential(packed(64, 32, bits=4), nn.ReLU(), nn.Linear(64, 3))
+    with energy.probe(model) as meter:
+        model(torch.randn(2, 32))
+        model(torch.randn(2, 32))
+    assert meter.layers["0"].weight_bits == 2 * 64 * 32 * (4 + 20 / 32)
+    assert meter.layers["2"].weight_bits == 2 * 64 * 3 * 32 and meter.layers["0"].calls == 2
+
+
+def test_bits_of_a_stored_weight_are_those_of_other_layers_alone():
+    model = nn.Sequential(packed(64, 32), nn.Linear(64, 3))
+    with energy.probe(model, weight_bits=8) as meter:
+        model(torch.randn(2, 32))
+    assert meter.layers["0"].weight_bits == model[0].stored_bits and meter.layers["1"].weight_bits == 64 * 3 * 8
+
+
+def test_any_layer_may_say_what_it_reads():
+    class Halves(nn.Module):
+        """Makes its weight from two vectors."""
+
+        weights, stored_bits = 12, 56
+
+        def forward(self, x):
+            return F.linear(x, torch.outer(torch.ones(3), torch.arange(4.0)))
+
+    found = only(measure(Halves(), torch.randn(5, 4)))
+    assert (found.kind, found.weight_bits, found.macs) == ("linear", 56, 60)
+
+
+def test_spikes_into_a_packed_layer_are_still_additions():
+    found = only(measure(packed(16, 64), (torch.rand(5, 64) < 0.25).float()))
+    assert found.spikes and found.additions == 16 * found.nonzeros

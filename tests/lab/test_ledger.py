@@ -230,3 +230,36 @@ def test_results_are_read_back_from_a_notebook(claim):
 
 def test_mime_name_is_ours():
     assert claims_module.MIME.startswith("application/vnd.") and claims_module.MIME.endswith("+json")
+
+
+@pytest.mark.parametrize(
+    ("comparison", "values", "verdict"),
+    [
+        ("<=", [50] * 9 + [51], True),
+        ("<=", [50] * 8 + [51] * 2, False),
+        (">=", [50] * 9 + [-1e9], True),  # how far off the tenth is, is no matter
+        (">=", [50] * 8 + [49, 49], False),
+        ("<=", [40] * 18 + [60] * 2, True),
+        ("<=", [40] * 17 + [60] * 3, False),
+        ("<=", [40] * 10 + [60], True),
+        ("<=", [40] * 9 + [60] * 2, False),
+        ("<=", [40] * 8 + [60], False),  # eight of nine are fewer than nine in ten
+        ("<=", [40], True),
+        ("<=", [60], False),
+    ],
+)
+def test_verdict_over_nine_in_ten_by_hand(claim, comparison, values, verdict):
+    # The threshold is 50.
+    assert claim(comparison=comparison, statistic="nine in ten").holds(values) is verdict
+
+
+@pytest.mark.parametrize("tens", range(1, 101))
+def test_exactly_nine_in_ten_is_enough_whatever_their_number(claim, tens):
+    judge = claim(comparison="<=", statistic="nine in ten")
+    assert judge.holds([40] * (9 * tens) + [60] * tens)
+    assert not judge.holds([40] * (9 * tens - 1) + [60] * (tens + 1))
+
+
+def test_nine_in_ten_of_nothing_is_no_verdict(claim):
+    with pytest.raises(ValueError, match="a-claim has no recorded values"):
+        claim(statistic="nine in ten").holds([])

@@ -6,10 +6,20 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from helpers.lab.measures import cosine_drift, mean_std, nearest, overlap_coefficient, percent, recall_at_k
+from helpers.lab.measures import (
+    cosine_drift,
+    mean_std,
+    nearest,
+    overlap_coefficient,
+    percent,
+    perplexity,
+    recall_at_k,
+    relative_squared_error,
+)
 
 NUMBERS = st.floats(-1e6, 1e6)
 quick = settings(max_examples=25, deadline=None, derandomize=True)
@@ -173,3 +183,79 @@ def test_drift_is_0_when_nothing_turned_1_when_orthogonal_2_when_opposite():
     assert cosine_drift(x, 7 * x) == pytest.approx(0, abs=1e-12) and cosine_drift(x, x).shape == ()
     assert cosine_drift(x, x[:, ::-1] * [1, -1]) == pytest.approx(1)
     assert cosine_drift(x, -x) == pytest.approx(2)
+
+
+# Relative squared error
+
+
+@quick
+@given(st.integers(1, 4), st.integers(1, 5), st.integers(0, 2**20))
+def test_relative_squared_error_is_its_formula(m, n, seed):
+    rng = np.random.default_rng(seed)
+    found, wanted = rng.normal(size=(m, n)), rng.normal(size=(m, n))
+    top = sum((found[i, j] - wanted[i, j]) ** 2 for i in range(m) for j in range(n))
+    bottom = sum(wanted[i, j] ** 2 for i in range(m) for j in range(n))
+    assert relative_squared_error(found, wanted) == pytest.approx(top / bottom)
+    assert relative_squared_error(3 * found, 3 * wanted) == pytest.approx(top / bottom)
+    assert relative_squared_error(wanted, wanted) == 0 and relative_squared_error(0 * wanted, wanted) == 1
+
+
+def test_relative_squared_error_takes_tensors_and_sums_in_double():
+    wanted = torch.ones(3, 1000)
+    found = wanted.clone()
+    found[0, 0] += 1e-3
+    assert relative_squared_error(found, wanted) == pytest.approx(1e-6 / 3000, rel=1e-3)
+    assert isinstance(relative_squared_error([1], [2]), float)
+
+
+@pytest.mark.parametrize("found, wanted", [([1.0, 2], [1.0, 2, 3]), ([[1.0]], [1.0]), ([1.0, 1], [0.0, 0]), ([], [])])
+def test_relative_squared_error_of_nothing_or_of_two_shapes_is_refused(found, wanted):
+    with pytest.raises(ValueError, match="both must be the same, and what is wanted not all zeros") as caught:
+        relative_squared_error(found, wanted)
+    assert str(np.shape(found)) in str(caught.value) and str(np.shape(wanted)) in str(caught.value)
+
+
+# Perplexity
+
+
+@quick
+@given(st.integers(2, 100), st.integers(1, 5), st.integers(1, 6), st.integers(1, 7))
+def test_a_uniform_model_wavers_between_all_tokens(vocabulary, count, length, batch):
+    pieces = torch.arange(count * (length + 1)).view(count, -1) % vocabulary
+    found = perplexity(lambda tokens: torch.full((*tokens.shape, vocabulary), 3.0), pieces, batch)
+    assert found == pytest.approx(vocabulary)
+
+
+def test_perplexity_is_one_for_a_model_that_knows_and_by_hand_for_one_that_guesses():
+    pieces = torch.tensor([[0, 1, 2], [2, 1, 0]])
+
+    def knows(tokens):
+        following = torch.where(tokens == tokens[:, :1], 1, 2 - tokens[:, :1])
+        return 100 * torch.nn.functional.one_hot(following, 3).float()
+
+    def guesses(tokens):
+        return torch.tensor([0.5, 0.25, 0.25]).log().expand(*tokens.shape, 3)
+
+    assert perplexity(knows, pieces) == pytest.approx(1)
+    # Wanted are 1, 2, 1, 0: (4 · 4 · 4 · 2)^(1/4).
+    assert perplexity(guesses, pieces) == pytest.approx(128**0.25)
+
+
+def test_perplexity_sees_all_but_the_last_token_some_pieces_at_a_time():
+    pieces, seen = torch.arange(20).view(5, 4) % 7, []
+
+    def model(tokens):
+        assert not torch.is_grad_enabled()
+        seen.append(tokens)
+        return torch.nn.functional.one_hot(tokens, 7).float()
+
+    found = perplexity(model, pieces, batch=2)
+    assert [len(one) for one in seen] == [2, 2, 1] and torch.equal(torch.cat(seen), pieces[:, :-1])
+    assert found == pytest.approx(perplexity(model, pieces))
+
+
+@pytest.mark.parametrize("shape", [(0, 5), (3, 1), (3, 0), (5,), (2, 3, 4)])
+def test_perplexity_of_nothing_is_refused(shape):
+    with pytest.raises(ValueError, match=r"but perplexity needs \[B, N \+ 1\], B and N at least 1") as caught:
+        perplexity(lambda tokens: tokens, torch.zeros(shape, dtype=torch.long))
+    assert f"the pieces are {shape}" in str(caught.value)
