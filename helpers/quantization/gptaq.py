@@ -224,6 +224,7 @@ def _round_columns(columns, told, block_size, grid, fit, group) -> tuple[Tensor,
     heard = torch.stack(told, 1).flatten(0, 1).T.contiguous()
     integers = torch.empty_like(columns)
     fitted: list[UniformGrid] = []
+    group_of = [] if grid is None else grid.group_of.tolist()  # a number indexes faster than a tensor
     for start in range(0, n, block_size):
         end, first = min(start + block_size, n), start * ways
         said = torch.empty((end - start) * ways, m).to(columns)
@@ -234,7 +235,7 @@ def _round_columns(columns, told, block_size, grid, fit, group) -> tuple[Tensor,
                 now = torch.addmm(columns[which], heard[which, first : first + sent], said[:sent])
                 fitted.append(fit_grid(now.T, **fit))
             value = torch.addmv(columns[q], said[:sent].T, heard[q, first : first + sent])
-            here, of = (fitted[-1], 0) if grid is None else (grid, grid.group_of[q])
+            here, of = (fitted[-1], 0) if grid is None else (grid, group_of[q])
             scale, zero = here.scale[:, of], here.zero[:, of]
             integers[q] = value.div(scale).round_().add_(zero).clamp_(here.low, here.high)
             torch.sub(value, scale * (integers[q] - zero), out=said[sent])
@@ -243,6 +244,5 @@ def _round_columns(columns, told, block_size, grid, fit, group) -> tuple[Tensor,
         columns[end:].addmm_(heard[end:, first : end * ways], said)
     if grid is None:
         scale, zero = (torch.cat([getattr(one, part) for one in fitted], 1) for part in ("scale", "zero"))
-        group_of = torch.arange(n).to(columns.device) // group
-        grid = replace(fitted[0], scale=scale, zero=zero, group_of=group_of)
+        grid = replace(fitted[0], scale=scale, zero=zero, group_of=torch.arange(n).to(columns.device) // group)
     return integers.long(), grid

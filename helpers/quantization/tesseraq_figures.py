@@ -60,7 +60,9 @@ def rectified(nu: ArrayLike, plain: ArrayLike, shown: ArrayLike) -> go.Figure:
     figure.update_xaxes(title="ν")
     figure.update_yaxes(title="share of a step up", range=[-0.05, 1.05])
     figure.update_layout(height=320)
-    return titled(figure, "Between down and up")
+    said = f"h reaches 1 at ν = {float(np.asarray(nu)[np.asarray(shown) >= 1].min()):.1f}; σ is "
+    said += f"{float(np.interp(2.4, nu, plain)):.2f} there and never arrives."
+    return titled(figure, "Between down and up", said)
 
 
 def scrub(
@@ -98,11 +100,12 @@ def scrub(
         figure.add_scatter(x=stages, y=losses, mode="lines", name=name, line=line, row=1, col=2)
         mark = {"color": COLOURS[colour], "size": 12, "symbol": MARKERS[place]}
         figure.add_scatter(x=[stage], y=[losses[stage]], mode="markers", marker=mark, showlegend=False, row=1, col=2)
-    figure.add_hline(
-        y=start,
+    figure.add_scatter(
+        x=[-0.5, len(shares) - 0.5],
+        y=[start, start],
+        mode="lines",
+        name="rounded to nearest",
         line={"color": INK, "dash": "dot"},
-        annotation_text="nearest",
-        annotation_position="bottom right",
         row=1,
         col=2,
     )
@@ -146,7 +149,9 @@ def rows(
             annotation_text=name,
             annotation_position="top" if place % 2 else "bottom right",
         )
-    figure.update_yaxes(tickvals=list(range(len(names))), ticktext=names, range=[len(names) - 0.4, -0.6], title="rule")
+    figure.update_yaxes(
+        tickvals=list(range(len(names))), ticktext=names, range=[len(names) - 0.4, -0.6], title="what was changed"
+    )
     figure.update_xaxes(title=axis)
     figure.update_layout(height=140 + 52 * len(names), margin_t=120)
     return titled(figure, title, said)
@@ -175,7 +180,8 @@ def settings(
                 spread.append(found.std(ddof=1) if len(found) > 1 else 0)
         error = {"array": spread, "thickness": 1.5}
         figure.add_scatter(x=x, y=y, error_y=error, mode="markers", name=method, marker=looks(method)["marker"])
-    figure.add_hline(y=full, line={"color": INK, "dash": "dot"}, annotation_text="full precision")
+    line = {"color": INK, "dash": "dot"}
+    figure.add_scatter(x=[-0.5, len(names) - 0.5], y=[full, full], mode="lines", name="full precision", line=line)
     figure.update_xaxes(tickvals=list(range(len(names))), ticktext=names, range=[-0.5, len(names) - 0.5])
     figure.update_xaxes(title="weights")
     figure.update_yaxes(title="held-out perplexity a byte", type="log", tickformat=".3g", nticks=8)
