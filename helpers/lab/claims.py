@@ -51,7 +51,10 @@ class Record:
         return {MIME: self.figures, "text/plain": repr(self)}
 
     def __repr__(self) -> str:
-        return "kept for the record: " + ", ".join(self.figures)
+        names = list(self.figures)
+        return "kept for the record: " + ", ".join(
+            names if len(names) <= 8 else [*names[:3], f"… {len(names)} figures"]
+        )
 
 
 def _plain(value):

@@ -138,8 +138,8 @@ def column_step(states: ArrayLike, paid: ArrayLike, passed: ArrayLike, row: int,
         "Nothing is rounded yet."
         if column == 0
         else f"Column {column} is settled. Row {row} was off by {-paid[step, row - 1, step]:+.3f}; "
-        f"its neighbours get {np.abs(paid[step, row - 1, column:]).sum():.3f} for that, "
-        f"{np.abs(passed[step, row - 1, column:]).sum():.3f} for the damage upstream."
+        f"the others move by {np.abs(paid[step, row - 1, column:]).sum():.3f} in all for that, "
+        f"by {np.abs(passed[step, row - 1, column:]).sum():.3f} for the damage upstream."
     )
     return titled(figure, "Round a column, tell the others", said)
 

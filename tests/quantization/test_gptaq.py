@@ -534,7 +534,7 @@ def test_options_that_cannot_be_are_refused(settings, message):
 
 def test_weights_of_another_layer_are_refused():
     _, x, x_fp = problem()
-    with pytest.raises(ValueError, match=r"weights are \(4, 12\), but the calibration saw 16 inputs: they must be \[m, 16\]"):
+    with pytest.raises(ValueError, match=r"weights are \(4, 12\), but the calibration saw 16 inputs: .* \[m, 16\]"):
         gptaq(numbers(4, 12), calibrated(x, x_fp), 3)
 
 
