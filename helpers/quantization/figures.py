@@ -14,12 +14,12 @@ LOOKS = {
     "AWQ": ("purple", 4),
     "GPTQ": ("blue", 1),
     "GPTAQ": ("vermilion", 2),
-    "GPTAQ, α = 1": ("ochre", 3),
-    "fold-in": ("green", 4),
-    "TesseraQ": ("green", 5),
+    "GPTAQ, α = 1": ("vermilion", 3),
+    "fold-in": ("ochre", 5),
+    "TesseraQ": ("green", 0),
 }
 """Colour of each method, and the place of its marker and its dash."""
-DIVERGING = [[0, COLOURS["vermilion"]], [0.5, "#f4f4f4"], [1, COLOURS["blue"]]]
+DIVERGING = [[0, COLOURS["purple"]], [0.5, "#f4f4f4"], [1, COLOURS["green"]]]
 
 
 def look(method: str) -> dict:

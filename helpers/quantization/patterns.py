@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from helpers.data.checks import whole
 from helpers.quantization.gptaq import CalibrationStats, gptq
-from helpers.quantization.grids import UniformGrid, fit_grid
+from helpers.quantization.grids import UniformGrid, levels
 from helpers.quantization.tesseraq import PAR_THRESHOLDS, reconstruct_block
 
 MOST = 14
@@ -64,6 +64,17 @@ def every_pattern(weight: Tensor, x: Tensor, grid: UniformGrid) -> tuple[Tensor,
     return ways, (change @ x.T).square().sum(1)
 
 
+def roomy_grid(weight: Tensor, bits: int) -> UniformGrid:
+    """A grid with a level to spare: every weight [1, n] lies between two of its values, so that all patterns differ.
+
+    A grid from the smallest to the largest weight has z rounded, and then one of the ends lies beyond it.
+    """
+    low, high = levels(bits)
+    scale = (weight.amax(1, keepdim=True) - weight.amin(1, keepdim=True)) / (high - 1)
+    zero = -(weight.amin(1, keepdim=True) / scale).floor()
+    return UniformGrid(scale, zero, low, high, torch.zeros(weight.shape[1], dtype=torch.long))
+
+
 def compare_roundings(
     bits: int,
     correlation: float,
@@ -80,7 +91,7 @@ def compare_roundings(
     GPTQ moves weights before it rounds them, so it is not bound to the two neighbours of the original weight.
 
     Args:
-        bits: of the grid, asymmetric, min to max.
+        bits: of the grid, see `roomy_grid`.
         correlation: between inputs.
         inputs: weights in the row.
         count: samples.
@@ -89,7 +100,7 @@ def compare_roundings(
     """
     x = correlated_inputs(count, inputs, correlation, seed)
     weight = torch.randn(1, inputs, generator=torch.Generator().manual_seed(seed + 1))
-    grid = fit_grid(weight, bits, include_zero=False)
+    grid = roomy_grid(weight, bits)
     _, losses = every_pattern(weight[0], x, grid)
     stats = CalibrationStats()
     stats.update(x)
@@ -109,6 +120,7 @@ def compare_roundings(
         lr=lr,
         batch_size=count,
         tune_scale=False,
+        grids={"0": grid},
     )
     by_gptq = gptq(weight, stats, bits, grid=grid)
     return Roundings(losses, loss(grid.fake_quantize(weight)), loss(by_gptq.dequantize()), loss(row[0].weight.detach()))

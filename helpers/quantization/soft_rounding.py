@@ -40,11 +40,11 @@ class SoftRounding(nn.Module):
         steps = self.weight / scale
         self.floor = steps.floor()
         self.nu = nn.Parameter(rectified_sigmoid_inverse(steps - self.floor))
-        self.log_scale = nn.Parameter(torch.zeros_like(grid.scale), requires_grad=tune_scale)
+        self.stretch = nn.Parameter(torch.zeros_like(grid.scale), requires_grad=tune_scale)
 
     def scale(self) -> Tensor:
         """s · 2h(v), [m, groups]."""
-        return self.grid.scale * 2 * rectified_sigmoid(self.log_scale)
+        return self.grid.scale * 2 * rectified_sigmoid(self.stretch)
 
     def forward(self) -> Tensor:
         """Ŵ [m, n], differentiable in ν and v."""

@@ -10,7 +10,7 @@ Sources: Y. Li, P. Panda, "TesseraQ", arXiv 2410.19103, 2024; soft rounding afte
 """
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -20,7 +20,7 @@ from torch.func import functional_call
 from helpers.data.checks import whole
 from helpers.lab.measures import relative_squared_error
 from helpers.quantization.awq import awq
-from helpers.quantization.grids import QuantizedWeight, columns_of_a_group, fit_grid
+from helpers.quantization.grids import QuantizedWeight, UniformGrid, columns_of_a_group, fit_grid
 from helpers.quantization.sequential import Forward, QuantReport, all_layers, call, quantize_inputs, run
 from helpers.quantization.soft_rounding import SoftRounding, rectified_sigmoid, rectified_sigmoid_inverse
 
@@ -87,6 +87,7 @@ def reconstruct_block(
     progressive: bool = True,
     decided_first: bool = True,
     names: Sequence[str] | None = None,
+    grids: Mapping[str, UniformGrid] | None = None,
     forward: Forward = call,
     generator: torch.Generator | None = None,
     draws: Iterable[Tensor] | None = None,
@@ -105,9 +106,10 @@ def reconstruct_block(
         lr, scale_lr: of ν and of v; None takes the same for both.
         batch_size: sequences a step.
         tune_scale: whether v is trained.
-        progressive: False trains as many steps with everything soft and rounds at the end.
+        progressive: False trains as many steps in as many stages, hardens nothing in between, and rounds at the end.
         decided_first: False hardens the least decided first.
         names: layers to round; None takes every linear layer.
+        grids: of layers that have one already, by name.
         forward: how the block is run.
         generator: of the mini-batches; None seeds one with 0.
         draws: indices [batch_size] of every step instead, in order.
@@ -127,7 +129,9 @@ def reconstruct_block(
     inputs, target = inputs.detach(), target.detach()
     soft: dict[str, SoftRounding] = {}
     for name, layer in layers.items():
-        grid = fit_grid(layer.weight.detach(), bits, group_size=group_size, include_zero=False)
+        grid = (grids or {}).get(name)
+        if grid is None:
+            grid = fit_grid(layer.weight.detach(), bits, group_size=group_size, include_zero=False)
         soft[name] = SoftRounding(layer.weight, grid, tune_scale)
     model, report = _Run(block, forward), ReconstructionReport()
     draw = iter(draws) if draws is not None else _draws(len(inputs), batch_size, generator)
@@ -147,19 +151,17 @@ def reconstruct_block(
     groups = [
         {"params": [part.nu for part in soft.values()], "lr": lr},
         {
-            "params": [part.log_scale for part in soft.values()],
+            "params": [part.stretch for part in soft.values()],
             "lr": lr if scale_lr is None else scale_lr,
             "weight_decay": SCALE_DECAY,
         },
     ]
     trained = [part for group in groups for part in group["params"] if part.requires_grad]
-    optimizer = None
     for stage, share in enumerate(thresholds, start=1):
         if progressive:
             for part in soft.values():
                 part.harden(share, decided_first)
-        if progressive or optimizer is None:  # what hardened would be pushed by old moments
-            optimizer = torch.optim.Adam(groups)
+        optimizer = torch.optim.Adam(groups)  # what has hardened would be pushed on by old moments
         for _ in range(steps):
             which = next(draw, None)
             if which is None:

@@ -30,12 +30,14 @@ def all_patterns(losses: ArrayLike, marks: Mapping[str, float], bits: int, corre
         name="all ways",
     )
     said = []
-    for (name, loss), colour, symbol in zip(marks.items(), COLOURS, MARKERS, strict=False):
+    for (name, loss), colour, symbol, size in zip(
+        marks.items(), COLOURS, ("circle", "square-open", "diamond"), (13, 19, 11), strict=False
+    ):
         place = int((ordered < loss * (1 - 1e-4)).sum())
-        mark = {"color": COLOURS[colour], "size": 13, "symbol": symbol, "line": {"color": "#ffffff", "width": 1}}
+        mark = {"color": COLOURS[colour], "size": size, "symbol": symbol, "line": {"width": 3 * (size > 15)}}
         figure.add_scatter(x=[place + 1], y=[loss / least], mode="markers", name=name, marker=mark)
         said.append(f"{name} ×{loss / least:.2f}, {place} better")
-    figure.update_xaxes(title=f"the {len(ordered):,} ways to round, the best first", type="log", range=[-0.05, 3.05])
+    figure.update_xaxes(title=f"the {len(ordered):,} ways to round, the best first", type="log", range=[-0.08, 3.08])
     figure.update_yaxes(title="squared error of the output,<br>the best = 1", type="log", range=[-0.1, 3.2])
     figure.update_layout(height=440)
     return titled(
@@ -71,14 +73,14 @@ def scrub(
     """One stage of a block's reconstruction: where the rounding variables stand, and what the block loses.
 
     Args:
-        shares: of the variables of one layer in each bin of h(ν), [stages + 1, bins].
-        hard: share of them that is settled, [stages + 1].
+        shares: of the variables of one layer that are soft, in each bin of h(ν), [stages + 1, bins].
+        hard: shares that are settled, down and up, [stages + 1, 2].
         soft_loss, round_loss: of the block, as it is and if all were rounded now, [stages + 1].
         start: loss of the same block rounded to nearest.
         stage: which is shown.
         rule: its name.
     """
-    shares = np.asarray(shares, float)
+    shares, hard = np.asarray(shares, float), np.asarray(hard, float)
     bins = shares.shape[1]
     centres = (np.arange(bins) + 0.5) / bins
     figure = make_subplots(cols=2, horizontal_spacing=0.14, column_widths=[0.45, 0.55])
@@ -87,10 +89,12 @@ def scrub(
         y=100 * shares[stage],
         width=0.9 / bins,
         marker={"color": COLOURS["blue"]},
-        showlegend=False,
+        name="soft",
         row=1,
         col=1,
     )
+    settled = {"color": COLOURS["ochre"], "pattern": {"shape": "/", "solidity": 0.4}}
+    figure.add_bar(x=centres[[0, -1]], y=100 * hard[stage], width=0.9 / bins, marker=settled, name="hard", row=1, col=1)
     stages = np.arange(len(shares))
     for name, losses, colour, place in (
         ("if all were rounded now", round_loss, "vermilion", 0),
@@ -110,14 +114,15 @@ def scrub(
         col=2,
     )
     figure.update_xaxes(title="share of a step up, h(ν)", range=[0, 1], row=1, col=1)
-    figure.update_yaxes(title="variables of the layer [%]", range=[0, 55], row=1, col=1)
+    figure.update_yaxes(title="variables of the down-projection [%]", range=[0, 55], row=1, col=1)
+    figure.update_layout(barmode="stack", legend={"font": {"size": 12}})
     figure.update_xaxes(title="stage", range=[-0.5, len(shares) - 0.5], row=1, col=2)
     top = np.log10(max(np.max(round_loss), start) * 1.5)
     bottom = np.log10(max(min(np.min(soft_loss[1:]), np.min(round_loss)) / 1.5, 1e-6))
     figure.update_yaxes(
         title="loss of the block", type="log", range=[bottom, top], exponentformat="power", row=1, col=2
     )
-    said = f"Stage {stage}: {100 * hard[stage]:.0f} % hard. Loss {soft_loss[stage]:.3g}; "
+    said = f"Stage {stage}: {100 * hard[stage].sum():.0f} % hard. Loss {soft_loss[stage]:.3g}; "
     said += f"rounded now it would be {round_loss[stage]:.3g} (nearest {start:.3g})."
     return titled(figure, rule, said)
 

@@ -165,7 +165,7 @@ def test_golden_rounding_scale_and_merge(official, layer):
     up = (end.nu > 0).reshape(-1, 8)
     agree = up == golden(f"round_{layer}").bool()
     assert agree.float().mean() >= 0.98
-    close(end.log_scale.detach().flatten(), golden(f"v_{layer}"), 2e-3)
+    close(end.stretch.detach().flatten(), golden(f"v_{layer}"), 2e-3)
     weight = block.get_submodule(layer).weight.detach()
     assert torch.equal(weight, report.weights[layer].dequantize())
     close(weight.reshape(-1, 8)[agree], golden(f"Wq_{layer}").reshape(-1, 8)[agree], 2e-3)
@@ -282,7 +282,7 @@ def test_soft_weights_have_finite_gradients_when_much_is_hard():
     soft = soft_of()
     soft.harden(0.3)
     soft().square().sum().backward()
-    assert torch.isfinite(soft.nu.grad).all() and torch.isfinite(soft.log_scale.grad).all()
+    assert torch.isfinite(soft.nu.grad).all() and torch.isfinite(soft.stretch.grad).all()
     assert not soft.nu.grad[soft.nu.isinf()].any()
     assert soft.nu.grad[~soft.nu.isinf()].any()
 
@@ -292,7 +292,7 @@ def test_soft_weights_have_finite_gradients_when_much_is_hard():
 def test_merged_weights_round_to_what_was_learned(seed, group_size):
     soft = soft_of(group_size=group_size, seed=seed)
     soft.nu.data.normal_()
-    soft.log_scale.data.normal_()
+    soft.stretch.data.normal_()
     learned = soft.to_integer()
     assert torch.equal(rtn(soft.merge(), soft.grid).integers, learned.integers)
     close(learned.dequantize(), soft.grid.fake_quantize(soft.merge()) * (soft.scale() / soft.grid.scale)
@@ -310,10 +310,10 @@ def test_merged_weights_differ_at_ties_only():
 def test_the_scale_is_learned_per_group_and_rounding_does_not_use_it():
     soft = soft_of()
     integers = soft.to_integer().integers
-    soft.log_scale.data.uniform_(-1, 1)
+    soft.stretch.data.uniform_(-1, 1)
     found = soft.to_integer()
     assert torch.equal(found.integers, integers)
-    wanted = soft.grid.scale * 2 * rectified_sigmoid(soft.log_scale.detach())
+    wanted = soft.grid.scale * 2 * rectified_sigmoid(soft.stretch.detach())
     close(found.grid.scale, wanted, 1e-7)
     assert torch.equal(found.grid.zero, soft.grid.zero) and not found.grid.scale.requires_grad
     soft.settle()
@@ -397,7 +397,7 @@ def test_a_stage_by_hand(thresholds, seed):
     close(torch.tensor(report.losses), losses, 1e-6)
     assert torch.equal(end["soft"].nu.isinf(), nu.isinf())
     close(end["soft"].nu.detach(), nu, 1e-7)
-    close(end["soft"].log_scale.detach(), v, 1e-7)
+    close(end["soft"].stretch.detach(), v, 1e-7)
 
 
 # ------------------------------------------------------------------------------------------------- a block
@@ -540,7 +540,7 @@ def test_without_scale_tuning_scales_stay():
     )
     for name in LAYERS:
         grid = fit_grid(kept.get_submodule(name).weight.detach(), 2, group_size=4, include_zero=False)
-        assert not end[name].log_scale.any()
+        assert not end[name].stretch.any()
         close(report.weights[name].grid.scale, grid.scale, 1e-7)
         assert torch.equal(report.weights[name].grid.zero, grid.zero)
     with_scales = reconstruct_block(kept, x, target, bits=2, group_size=4, steps=3)
@@ -551,7 +551,7 @@ def test_a_rate_of_zero_for_scales_is_not_taken_for_none():
     block, x, target = toy()
     end = {}
     reconstruct_block(block, x, target, bits=2, steps=2, scale_lr=0.0, callback=lambda _, soft: end.update(soft))
-    assert all(not part.log_scale.any() for part in end.values())
+    assert all(not part.stretch.any() for part in end.values())
 
 
 def test_only_named_layers_change():
