@@ -203,14 +203,19 @@ def pretrained(name: str | Path) -> PretrainedGpt:
         from transformers import AutoModelForCausalLM
     except ModuleNotFoundError:
         raise ModuleNotFoundError(
-            "a pretrained model needs the package transformers: pip install 'spikes-to-silicon[llm]', from the clone "
-            "pip install -e '.[llm]'."
+            "a pretrained model needs the package transformers: in the clone, pip install -c constraints.txt -e '.[llm]'."
         ) from None
+    here = Path(name)
+    if not here.is_dir() and (here.is_absolute() or str(name).startswith((".", "~")) or str(name).count("/") > 1):
+        raise ValueError(
+            f"{name} is no folder: give the folder of a saved causal LM, or its name on the hub (owner/name)."
+        )
     try:
         model = AutoModelForCausalLM.from_pretrained(name, dtype=torch.float32)
     except (OSError, ValueError) as error:
+        said = str(error).splitlines()[0][:160]
         raise ValueError(
-            f"{name} is neither a folder with a causal LM nor a name on the hub that can be reached ({str(error)[:200]})."
+            f"{name} is neither a folder with a causal LM nor a name on the hub that can be reached ({said})."
         ) from None
     return PretrainedGpt(model).eval().requires_grad_(False)
 

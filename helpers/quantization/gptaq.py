@@ -9,6 +9,7 @@ Quantization for Asymmetric Calibration", ICML 2025.
 """
 
 from dataclasses import replace
+from numbers import Real
 
 import torch
 from torch import Tensor
@@ -162,6 +163,8 @@ def gptaq(
         RuntimeError: empty stats.
     """
     whole("block_size", block_size)
+    if not isinstance(alpha, Real) or not 0 <= alpha < float("inf"):
+        raise ValueError(f"alpha is {alpha!r}, but it must be a number of at least 0: the share that is made up for.")
     levels(bits, symmetric)
     hessian, cross = stats.hessian.clone(), stats.cross
     n = len(hessian)

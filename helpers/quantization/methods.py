@@ -78,6 +78,8 @@ def quantized(
     """
     if method not in METHODS:
         raise ValueError(f"the method is {method!r}, but it must be one of {', '.join(METHODS)}.")
+    if options and not method.startswith("TesseraQ"):
+        raise ValueError(f"{', '.join(options)} cannot be given to {method}: only TesseraQ takes more options.")
     copy, began = deepcopy(model), time.process_time()
     hidden = copy.embed(tokens)
     parts = (copy.blocks, copy.subsets, hidden)

@@ -78,12 +78,26 @@ class PackedLinear(nn.Module):
         zero = grid.zero - grid.low
         # A zero outside the levels (all weights of a group far from 0) has no b bits: it is kept in 16.
         fits = bool((zero >= 0).all() and (zero <= grid.high - grid.low).all())
-        self.register_buffer("integers", pack_bits(found.integers - grid.low, self.bits))
-        self.register_buffer("zero", pack_bits(zero, self.bits) if fits else grid.zero.half())
         # Below 2⁻¹⁴ half precision loses digits.
         small = bool((grid.scale < torch.finfo(torch.float16).tiny).any())
+        self.register_buffer("integers", pack_bits(found.integers - grid.low, self.bits))
+        self.register_buffer("zero", pack_bits(zero, self.bits) if fits else grid.zero.half())
         self.register_buffer("scale", grid.scale.float() if small else grid.scale.half())
         self.bias = None if bias is None else nn.Parameter(bias.detach().clone(), requires_grad=False)
+
+    @classmethod
+    def of_parts(
+        cls, shape: tuple[int, int], integers: Tensor, zero: Tensor, scale: Tensor, bias: Tensor | None, low: int = 0
+    ) -> "PackedLinear":
+        """The layer [m, n] that these stored parts are; the bits follow from how many bytes there are."""
+        layer = cls.__new__(cls)
+        nn.Module.__init__(layer)
+        layer.shape, layer.groups, layer.low = shape, scale.shape[1], low
+        layer.bits = integers.numel() * BYTE // (shape[0] * shape[1])
+        for name, part in (("integers", integers), ("zero", zero), ("scale", scale)):
+            layer.register_buffer(name, part)
+        layer.bias = None if bias is None else nn.Parameter(bias.detach().clone(), requires_grad=False)
+        return layer
 
     @property
     def weights(self) -> int:
@@ -146,7 +160,8 @@ def save_packed(model: nn.Module, path: Path | str) -> int:
         name: (value.half() if value.is_floating_point() and not name.endswith(".scale") else value).contiguous()
         for name, value in model.state_dict().items()
     }
-    raw = save(tensors)
+    lows = {module.low for module in model.modules() if isinstance(module, PackedLinear)} - {0}
+    raw = save(tensors, metadata={"low": str(lows.pop())} if lows else None)
     path.parent.mkdir(parents=True, exist_ok=True)
     scratch = path.with_name(f".{path.name}.partial")
     scratch.write_bytes(raw)
@@ -155,25 +170,48 @@ def save_packed(model: nn.Module, path: Path | str) -> int:
 
 
 def load_packed(model: nn.Module, path: Path | str) -> nn.Module:
-    """Fill a model, packed in the same way, from a file; returns it.
+    """Fill a model from a file, in place; linear layers that are packed in the file become packed ones. Returns the model.
+
+    Args:
+        model: of the same shape, packed or as it was before (a fresh one, or the model in full precision).
+        path: written by `save_packed`. Activations are quantized only by hooks, which no file holds.
 
     Raises:
-        DataError: no such file, or the tensors of another model.
+        DataError: no such file, or the tensors of another model; the model is then left as it was.
     """
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
+    from safetensors import SafetensorError, safe_open
 
     try:
-        tensors = load_file(path)
+        with safe_open(path, "pt") as file:
+            tensors = {name: file.get_tensor(name) for name in file.keys()}
+            low = int((file.metadata() or {}).get("low", 0))
     except (OSError, SafetensorError) as error:
         raise DataError(f"{path} is no whole safetensors file ({error}): save the model again.") from None
-    wanted = model.state_dict()
-    strange = set(tensors) ^ set(wanted) or {name for name in wanted if wanted[name].shape != tensors[name].shape}
-    if strange:
-        raise DataError(
-            f"{path} holds another model ({sorted(strange)[0]} does not fit): pack it with the same bits and groups."
+    parts = dict(model.named_modules())
+    fresh = {}
+    for name in [key.removesuffix(".integers") for key in tensors if key.endswith(".integers")]:
+        old = parts.get(name)
+        shape = (
+            old.shape if isinstance(old, PackedLinear) else tuple(getattr(getattr(old, "weight", None), "shape", ()))
         )
-    model.load_state_dict(tensors)
+        stored = [tensors.get(f"{name}.{part}") for part in ("integers", "zero", "scale")]
+        if len(shape) != 2 or any(part is None for part in stored) or stored[2].shape[0] != shape[0]:
+            raise DataError(f"{path} holds another model: its layer {name} does not fit.")
+        fresh[name] = PackedLinear.of_parts(shape, *stored, tensors.get(f"{name}.bias"), low)
+        if fresh[name].bits not in range(2, 17) or shape[1] % fresh[name].groups:
+            raise DataError(f"{path} holds another model: its layer {name} does not fit.")
+    held = {key for name, layer in fresh.items() for key in (f"{name}.{part}" for part in layer.state_dict())}
+    rest = {key: value for key, value in tensors.items() if key not in held}
+    inside = tuple(f"{name}." for name in fresh)
+    wanted = {key: value.shape for key, value in model.state_dict().items() if not key.startswith(inside or ("\0",))}
+    strange = set(rest) ^ set(wanted) or {key for key in rest if rest[key].shape != wanted[key]}
+    if strange:
+        raise DataError(f"{path} holds another model: {sorted(strange)[0]} does not fit.")
+    model.load_state_dict(rest, strict=False)
+    for name, layer in fresh.items():
+        layer._forward_pre_hooks = parts[name]._forward_pre_hooks
+        above, _, leaf = name.rpartition(".")
+        setattr(model.get_submodule(above), leaf, layer)
     return model
 
 

@@ -313,9 +313,7 @@ def test_without_transformers_the_way_to_get_it_is_named(monkeypatch, tmp_path):
     import sys
 
     monkeypatch.setitem(sys.modules, "transformers", None)
-    with pytest.raises(
-        ModuleNotFoundError, match=r"needs the package transformers: pip install 'spikes-to-silicon\[llm\]'"
-    ):
+    with pytest.raises(ModuleNotFoundError, match=r"in the clone, pip install -c constraints.txt -e '.\[llm\]'"):
         pretrained(tmp_path)
 
 

@@ -169,7 +169,7 @@ def test_scaling_and_clipping_leave_what_it_says_nearly_as_it_was(ours):
 
 
 def test_a_folder_that_is_not_there_is_refused_in_one_clear_sentence(tmp_path):
-    with pytest.raises(ValueError, match="is neither a folder with a causal LM nor a name on the hub") as caught:
+    with pytest.raises(ValueError, match="is no folder: give the folder of a saved causal LM") as caught:
         pretrained(tmp_path / "nowhere")
     assert str(caught.value).startswith(str(tmp_path / "nowhere")) and caught.value.__cause__ is None
 

@@ -312,15 +312,35 @@ def test_a_file_that_is_not_there_is_refused(tmp_path):
 
 
 @pytest.mark.parametrize("bits, group", [(2, 8), (3, None), (3, 4)])
-def test_a_file_of_another_model_is_refused_and_changes_nothing(tmp_path, bits, group):
+@pytest.mark.parametrize("packed", [True, False])
+def test_a_model_becomes_what_the_file_holds(tmp_path, bits, group, packed):
+    model, weights = quantized(bits, group)
+    save_packed(pack_model(model, weights), tmp_path / "file")
+    other, others = quantized(2, None)
+    other = load_packed(pack_model(other, others) if packed else tiny(), tmp_path / "file")
+    assert bits_per_weight(other) == bits_per_weight(model)
+    tokens = torch.randint(10, (2, 6), generator=torch.Generator().manual_seed(1))
+    torch.testing.assert_close(other(tokens), load_packed(model, tmp_path / "file")(tokens), rtol=0, atol=0)
+
+
+def test_symmetric_layers_come_back_in_a_fresh_process(tmp_path):
+    model, weights = tiny(), {}
+    for index, block in enumerate(model.blocks):
+        for name in NAMES:
+            weight = block.get_submodule(name).weight.detach()
+            weights[f"{index}.{name}"] = rtn(weight, fit_grid(weight, 3, symmetric=True))
+    save_packed(pack_model(model, weights), tmp_path / "file")
+    again = load_packed(tiny(), tmp_path / "file").blocks[0].self_attn.q_proj
+    torch.testing.assert_close(again.dequantize(), model.blocks[0].self_attn.q_proj.dequantize(), rtol=0, atol=0)
+
+
+def test_a_file_of_another_model_is_refused_and_changes_nothing(tmp_path):
     model, weights = quantized(3, 8)
     save_packed(pack_model(model, weights), tmp_path / "file")
-    other, weights = quantized(bits, group)
-    before = {name: value.clone() for name, value in pack_model(other, weights).state_dict().items()}
-    with pytest.raises(
-        DataError, match=r"file holds another model \(blocks.*does not fit\): pack it with the same bits"
-    ):
+    other = Gpt(dim=32, depth=2, heads=2, hidden=32, vocabulary=10)
+    before = {name: value.clone() for name, value in other.state_dict().items()}
+    with pytest.raises(DataError, match="file holds another model: .* does not fit"):
         load_packed(other, tmp_path / "file")
-    with pytest.raises(DataError, match="another model"):
-        load_packed(tiny(), tmp_path / "file")
+    with pytest.raises(DataError, match="file holds another model: .* does not fit"):
+        load_packed(torch.nn.Linear(3, 3), tmp_path / "file")
     assert all(torch.equal(value, before[name]) for name, value in other.state_dict().items())
