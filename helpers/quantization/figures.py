@@ -102,7 +102,7 @@ def column_step(states: ArrayLike, paid: ArrayLike, passed: ArrayLike, row: int,
     """
     states, paid, passed = (np.asarray(part, float) for part in (states, paid, passed))
     n, reach = states.shape[2], float(np.abs(states).max())
-    figure = make_subplots(rows=2, vertical_spacing=0.24, row_heights=[0.5, 0.5])
+    figure = make_subplots(rows=2, vertical_spacing=0.28, row_heights=[0.5, 0.5])
     figure.add_heatmap(
         z=states[column],
         x=np.arange(1, n + 1),
@@ -130,10 +130,10 @@ def column_step(states: ArrayLike, paid: ArrayLike, passed: ArrayLike, row: int,
         pattern = {"color": COLOURS[colour], "pattern": {"shape": shape, "solidity": 0.4}}
         figure.add_bar(x=np.arange(1, n + 1), y=heights, name=name, marker=pattern, row=2, col=1)
     figure.update_xaxes(range=[0.5, n + 0.5], dtick=1, showgrid=False)
-    figure.update_xaxes(title="column", row=2, col=1)
+    figure.update_xaxes(title="column")
     figure.update_yaxes(title="row", range=[states.shape[1] + 0.5, 0.5], dtick=1, showgrid=False, row=1, col=1)
     figure.update_yaxes(title="added to the weight", range=[-limit, limit], row=2, col=1)
-    figure.update_layout(height=560, legend={"y": 0.44}, margin_t=84, barmode="group", hovermode="x")
+    figure.update_layout(height=600, legend={"y": 0.4}, margin_t=84, barmode="group", hovermode="x")
     said = (
         "Nothing is rounded yet."
         if column == 0

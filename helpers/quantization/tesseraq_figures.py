@@ -114,7 +114,7 @@ def scrub(
         col=2,
     )
     figure.update_xaxes(title="share of a step up, h(ν)", range=[0, 1], row=1, col=1)
-    figure.update_yaxes(title="variables of the down-projection [%]", range=[0, 55], row=1, col=1)
+    figure.update_yaxes(title="of the down-projection's ν [%]", range=[0, 55], row=1, col=1)
     figure.update_layout(barmode="stack", legend={"font": {"size": 12}})
     figure.update_xaxes(title="stage", range=[-0.5, len(shares) - 0.5], row=1, col=2)
     top = np.log10(max(np.max(round_loss), start) * 1.5)
@@ -187,7 +187,8 @@ def settings(
         figure.add_scatter(x=x, y=y, error_y=error, mode="markers", name=method, marker=looks(method)["marker"])
     line = {"color": INK, "dash": "dot"}
     figure.add_scatter(x=[-0.5, len(names) - 0.5], y=[full, full], mode="lines", name="full precision", line=line)
-    figure.update_xaxes(tickvals=list(range(len(names))), ticktext=names, range=[-0.5, len(names) - 0.5])
+    texts = [name.replace(", ", ",<br>") for name in names]
+    figure.update_xaxes(tickvals=list(range(len(names))), ticktext=texts, range=[-0.5, len(names) - 0.5])
     figure.update_xaxes(title="weights")
     figure.update_yaxes(title="held-out perplexity a byte", type="log", tickformat=".3g", nticks=8)
     return titled(figure, title, said)
