@@ -5,6 +5,7 @@
 What a layer weighs is what its buffers weigh, and what a model weighs is the size of its file: nothing is computed.
 """
 
+import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -160,8 +161,9 @@ def save_packed(model: nn.Module, path: Path | str) -> int:
         name: (value.half() if value.is_floating_point() and not name.endswith(".scale") else value).contiguous()
         for name, value in model.state_dict().items()
     }
-    lows = {module.low for module in model.modules() if isinstance(module, PackedLinear)} - {0}
-    raw = save(tensors, metadata={"low": str(lows.pop())} if lows else None)
+    layers = {name: module for name, module in model.named_modules() if isinstance(module, PackedLinear)}
+    lows = {name: layer.low for name, layer in layers.items() if layer.low}  # of symmetric grids; else the least is 0
+    raw = save(tensors, metadata={"low": json.dumps(lows)} if lows else None)
     path.parent.mkdir(parents=True, exist_ok=True)
     scratch = path.with_name(f".{path.name}.partial")
     scratch.write_bytes(raw)
@@ -181,11 +183,12 @@ def load_packed(model: nn.Module, path: Path | str) -> nn.Module:
     """
     from safetensors import SafetensorError, safe_open
 
+    where = next(iter(model.state_dict().values()), torch.empty(0)).device
     try:
         with safe_open(path, "pt") as file:
-            tensors = {name: file.get_tensor(name) for name in file.keys()}
-            low = int((file.metadata() or {}).get("low", 0))
-    except (OSError, SafetensorError) as error:
+            tensors = {name: file.get_tensor(name).to(where) for name in file.keys()}
+            lows = json.loads((file.metadata() or {}).get("low", "{}"))
+    except (OSError, ValueError, SafetensorError) as error:
         raise DataError(f"{path} is no whole safetensors file ({error}): save the model again.") from None
     parts = dict(model.named_modules())
     fresh = {}
@@ -197,7 +200,7 @@ def load_packed(model: nn.Module, path: Path | str) -> nn.Module:
         stored = [tensors.get(f"{name}.{part}") for part in ("integers", "zero", "scale")]
         if len(shape) != 2 or any(part is None for part in stored) or stored[2].shape[0] != shape[0]:
             raise DataError(f"{path} holds another model: its layer {name} does not fit.")
-        fresh[name] = PackedLinear.of_parts(shape, *stored, tensors.get(f"{name}.bias"), low)
+        fresh[name] = PackedLinear.of_parts(shape, *stored, tensors.get(f"{name}.bias"), lows.get(name, 0))
         if fresh[name].bits not in range(2, 17) or shape[1] % fresh[name].groups:
             raise DataError(f"{path} holds another model: its layer {name} does not fit.")
     held = {key for name, layer in fresh.items() for key in (f"{name}.{part}" for part in layer.state_dict())}
