@@ -16,8 +16,9 @@ from torch import Tensor
 from helpers.data.checks import whole
 
 MOST_BITS = 16
-SHRINKS, FINENESS, EXPONENT = 80, 100, 2.4
-"""Of the clip search: ranges of 1.00, 0.99 … 0.21 of the whole, and the power of the error that it sums."""
+FINENESS = 100
+CLIPS = {"search": (80, 2.4), "squared": (66, 2)}
+"""Of a clip search: how many ranges it tries, 1.00, 0.99 … of the whole, and the power of the error that it sums."""
 LEAST_RANGE = 1e-5
 
 
@@ -122,15 +123,16 @@ def fit_grid(
             integers (TesseraQ, AWQ). Differs only where all weights of a group have one sign; far from 0 such a group cannot
             be reached by a clipped z.
         narrow: see `levels`.
-        clip: None for the whole range, "search" for the share of it, 1.00 down to 0.21, with the least Σ|ŵ - w|^2.4.
+        clip: None for the whole range, or a search for the share of it that loses least: "search" (the GPTQ family) tries
+            1.00 down to 0.21 and sums |ŵ - w|^2.4, "squared" 1.00 down to 0.35 and sums the square.
 
     Raises:
         ValueError: bits outside [2, 16], a group size that does not divide n, weights that are no finite matrix, or an
             unknown clip.
     """
     low, high = levels(bits, symmetric, narrow)
-    if clip not in (None, "search"):
-        raise ValueError(f"clip is {clip!r}, but it must be None (the whole range) or 'search'.")
+    if clip is not None and clip not in CLIPS:
+        raise ValueError(f"clip is {clip!r}, but it must be None (the whole range) or one of {', '.join(CLIPS)}.")
     if weight.dim() != 2 or not weight.numel() or not torch.isfinite(weight).all():
         raise ValueError(
             f"the weights are {tuple(weight.shape)}, but must be a matrix [outputs, inputs] of finite numbers."
@@ -146,11 +148,12 @@ def fit_grid(
         return _place(share * smallest, share * largest, low, high, group_of, symmetric, not include_zero)
 
     best = place(1.0)
-    if clip == "search":
+    if clip is not None:
+        shrinks, exponent = CLIPS[clip]
         least = torch.full_like(smallest, float("inf"))
-        for step in range(SHRINKS):
+        for step in range(shrinks):
             tried = place(1 - step / FINENESS)
-            error = (tried.fake_quantize(weight) - weight).abs().pow(EXPONENT).unflatten(1, (-1, size)).sum(-1)
+            error = (tried.fake_quantize(weight) - weight).abs().pow(exponent).unflatten(1, (-1, size)).sum(-1)
             better = error < least
             least = torch.where(better, error, least)
             pairs = ((tried.scale, best.scale), (tried.zero, best.zero))

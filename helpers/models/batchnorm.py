@@ -1,0 +1,184 @@
+"""What batch-norm layers remember of the data that a network was trained on: look at it, compare with it, renew it.
+
+    D(S) = Σ_layers ‖μ(S) - μ_BN‖² + ‖σ(S) - σ_BN‖²      distance of a set of inputs
+    s(x) = D(S) - D(S without x)                        sensitivity of one input of the set
+
+Variances are biased throughout, σ_BN is the root of the running variance without its eps.
+
+Source of both: Y. Li et al., "StableQ", arXiv 2312.05272, 2023.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
+
+
+def batchnorms(model: nn.Module) -> dict[str, nn.Module]:
+    """The batch-norm layers of a network that keep running statistics, by name.
+
+    Raises:
+        TypeError: there is none.
+    """
+    found = {
+        name: module
+        for name, module in model.named_modules()
+        if isinstance(module, BATCH_NORMS) and module.running_mean is not None
+    }
+    if not found:
+        raise TypeError(
+            f"{type(model).__name__} has no batch norm with running statistics, so it remembers nothing of its data: "
+            "for a vision transformer use helpers.quantization.stableq.filter_by_patches."
+        )
+    return found
+
+
+def capture_batchnorm_inputs(model: nn.Module, x: Tensor) -> dict[str, Tensor]:
+    """What reaches every batch-norm layer when the network, in eval mode, sees x; gradients flow back to x.
+
+    Args:
+        model: with batch-norm layers. Left as it was given: mode, running statistics, weights.
+        x: inputs of the network, [N, …].
+
+    Returns:
+        By name of the layer, [N, C] or [N, C, …].
+
+    Raises:
+        TypeError: a network without batch norm.
+    """
+    layers, seen, hooks = batchnorms(model), {}, []
+    training = {module: module.training for module in model.modules()}
+
+    def keep(name: str):
+        def hook(_module, inputs):
+            seen[name] = inputs[0]
+
+        return hook
+
+    try:
+        hooks = [module.register_forward_pre_hook(keep(name)) for name, module in layers.items()]
+        model.eval()
+        model(x)
+    finally:
+        for hook in hooks:
+            hook.remove()
+        for module, mode in training.items():
+            module.training = mode
+    return seen
+
+
+@dataclass(frozen=True)
+class ChannelMoments:
+    """What a set of pictures is in the eyes of all batch-norm layers, their channels one after the other; float64.
+
+    Args:
+        first, second: mean over the picture of z and of z², z what reaches a channel, [n, channels].
+        mean, std: what batch norm remembers of the training data, [channels].
+    """
+
+    first: Tensor
+    second: Tensor
+    mean: Tensor
+    std: Tensor
+
+    @classmethod
+    def of(cls, inputs: list[Tensor], means: list[Tensor], variances: list[Tensor]) -> "ChannelMoments":
+        """From what reaches each layer, [n, C, …], and its running statistics, [C]."""
+        flat = [z.double().flatten(2) if z.dim() > 2 else z.double().unsqueeze(-1) for z in inputs]
+        return cls(
+            torch.cat([z.mean(-1) for z in flat], 1),
+            torch.cat([z.square().mean(-1) for z in flat], 1),
+            torch.cat(means).double(),
+            torch.cat(variances).double().sqrt(),
+        )
+
+    def __len__(self) -> int:
+        return len(self.first)
+
+    def distance(self, kept: Tensor | slice = slice(None)) -> float:
+        """D of the set, or of a part of it (indices or a mask).
+
+        Raises:
+            ValueError: nothing is kept.
+        """
+        first, second = self.first[kept], self.second[kept]
+        if not len(first):
+            raise ValueError("there are 0 pictures, but statistics need at least one.")
+        return float(self._distance(first.mean(0), second.mean(0)))
+
+    def sensitivity(self, kept: Tensor | slice = slice(None)) -> Tensor:
+        """s of each picture of the set, or of a part of it, [n], in closed form: no second look at the network.
+
+        Raises:
+            ValueError: fewer than two pictures.
+        """
+        first, second = self.first[kept], self.second[kept]
+        n = len(first)
+        if n < 2:
+            raise ValueError(f"there are {n} pictures, but leaving one out needs at least 2.")
+        without = self._distance((first.sum(0) - first) / (n - 1), (second.sum(0) - second) / (n - 1))
+        return self._distance(first.mean(0), second.mean(0)) - without
+
+    def _distance(self, mean: Tensor, square: Tensor) -> Tensor:
+        std = (square - mean.square()).clamp(min=0).sqrt()
+        return (mean - self.mean).square().sum(-1) + (std - self.std).square().sum(-1)
+
+
+@torch.no_grad()
+def moments(model: nn.Module, x: Tensor) -> ChannelMoments:
+    """One pass over the pictures [n, …]: all that distance and sensitivity need.
+
+    Raises:
+        TypeError: a network without batch norm.
+        ValueError: no pictures.
+    """
+    layers = batchnorms(model)
+    if not len(x):
+        raise ValueError("there are 0 pictures, but statistics need at least one.")
+    seen = capture_batchnorm_inputs(model, x)
+    used = [layers[name] for name in seen]
+    return ChannelMoments.of(
+        list(seen.values()), [layer.running_mean for layer in used], [layer.running_var for layer in used]
+    )
+
+
+@torch.no_grad()
+def recompute_batchnorm(model: nn.Module, batches: Iterable[Tensor]) -> nn.Module:
+    """Forget the running statistics and take new ones from inputs without labels; no weight changes.
+
+    The cumulative average over the batches: every batch counts alike.
+
+    Args:
+        model: changed in place, and returned in the modes that it had.
+        batches: inputs of the network, at least one batch.
+
+    Raises:
+        TypeError: a network without batch norm.
+        ValueError: no batches.
+    """
+    layers = batchnorms(model).values()
+    training = {module: module.training for module in model.modules()}
+    before = [(module.momentum, {k: v.clone() for k, v in module.state_dict().items()}) for module in layers]
+    seen = 0
+    try:
+        model.eval()  # dropout and the like stay quiet; only the batch norms learn
+        for module in layers:
+            module.reset_running_stats()
+            module.momentum = None
+            module.train()
+        for batch in batches:
+            model(batch)
+            seen += 1
+    finally:
+        for module, (momentum, state) in zip(layers, before, strict=True):
+            module.momentum = momentum
+            if not seen:
+                module.load_state_dict(state)
+        for module, mode in training.items():
+            module.training = mode
+    if not seen:
+        raise ValueError("there are 0 batches, but new statistics need at least one.")
+    return model

@@ -1,0 +1,241 @@
+"""StableQ (published as GenQ): which imagined pictures are fit to calibrate with, and pictures that a network dreams up.
+
+    E(x) = -τ log Σ exp(f_i(x)/τ)                                   energy, of one picture
+    D(S) = Σ_layers ‖μ(S) - μ_BN‖² + ‖σ(S) - σ_BN‖²                  distance of a set to what batch norm remembers
+    s(x) = D(S) - D(S without x)                                    batch-norm sensitivity of one picture of the set
+
+Variances are biased throughout, std is the root of the running variance without its eps.
+
+Sources: Y. Li et al., "StableQ: Enhancing Data-Scarce Quantization with Text-to-Image Data", arXiv 2312.05272 (v3: "GenQ",
+ECCV 2024); W. Liu et al., "Energy-based Out-of-distribution Detection", NeurIPS 2020 (the energy); Z. Li et al., "Patch
+Similarity Aware Data-Free Quantization for Vision Transformers", ECCV 2022 (the patches).
+"""
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from helpers.data.checks import whole
+from helpers.models.batchnorm import ChannelMoments, batchnorms, capture_batchnorm_inputs, moments
+from helpers.models.cnn import logits_of
+
+
+def energy_score(logits: Tensor, temperature: float = 1.0) -> Tensor:
+    """-τ log Σ exp(f/τ): low for what looks like the training data. Unlike softmax it keeps the scale of the logits.
+
+    Args:
+        logits: f, [N, classes].
+        temperature: τ, above 0.
+
+    Returns:
+        [N].
+
+    Raises:
+        ValueError: a temperature of 0 or below.
+    """
+    if not temperature > 0:
+        raise ValueError(f"temperature is {temperature}, but it must be above 0.")
+    return -temperature * torch.logsumexp(logits / temperature, -1)
+
+
+def bn_distance(model: nn.Module, x: Tensor) -> float:
+    """D of a set of pictures [n, …]: 0 if every channel's mean and spread are those of the training data."""
+    return moments(model, x).distance()
+
+
+def bn_sensitivity(model: nn.Module, x: Tensor) -> Tensor:
+    """s of every picture [n, …] -> [n]: above 0 if the set is better off without it."""
+    return moments(model, x).sensitivity()
+
+
+def least_sensitive(found: ChannelMoments, keep: int, rounds: int = 4) -> Tensor:
+    """Remove the most sensitive pictures in `rounds` equal portions, looking again after each; indices kept, ascending.
+
+    Raises:
+        ValueError: more to keep than there are, or no rounds.
+    """
+    n = len(found)
+    _possible(keep, n)
+    whole("rounds", rounds)
+    kept = torch.arange(n, device=found.first.device)
+    for step in range(rounds):
+        size = keep + (n - keep) * (rounds - 1 - step) // rounds
+        if size < len(kept):
+            kept = kept[found.sensitivity(kept).argsort(stable=True)[:size]].sort().values
+    return kept
+
+
+def filter_by_bn(model: nn.Module, x: Tensor, keep: int, rounds: int = 4) -> Tensor:
+    """Which pictures to keep so that the set looks to batch norm like the training data; indices [keep], ascending.
+
+    Args:
+        model: with batch norm.
+        x: pictures [n, …].
+        keep: how many, 1 to n.
+        rounds: how often the sensitivities are taken anew.
+
+    Raises:
+        TypeError: a network without batch norm; names the filter for a vision transformer.
+        ValueError: more to keep than there are, no rounds, or no pictures.
+    """
+    return least_sensitive(moments(model, x), keep, rounds)
+
+
+def filter_by_energy(
+    model: nn.Module, x: Tensor, y: Tensor, keep: int, *, per_class: bool = True, temperature: float = 1.0
+) -> Tensor:
+    """The pictures of lowest energy; indices [keep], ascending.
+
+    Args:
+        model: pictures -> logits.
+        x, y: pictures [n, …] and the classes that they were asked for, [n].
+        keep: how many, 1 to n.
+        per_class: rank within each class, so that easy classes do not crowd out the hard ones: every class keeps its
+            share, to one picture.
+        temperature: of the energy.
+
+    Raises:
+        ValueError: more to keep than there are, classes that the network does not have, or counts that do not fit.
+    """
+    _possible(keep, len(x))
+    if len(y) != len(x):
+        raise ValueError(f"there are {len(x)} pictures and {len(y)} classes: give one of each.")
+    logits = logits_of(model, x)
+    if int(y.min()) < 0 or int(y.max()) >= logits.shape[1]:
+        raise ValueError(
+            f"the prompts name classes {int(y.min())} to {int(y.max())}, but the network has {logits.shape[1]} outputs, "
+            f"0 to {logits.shape[1] - 1}."
+        )
+    return lowest(energy_score(logits, temperature), y if per_class else None, keep)
+
+
+def lowest(scores: Tensor, y: Tensor | None, keep: int) -> Tensor:
+    """Indices, ascending, of the lowest scores [n]; with classes y [n], of the lowest of each class in turn."""
+    order = scores.argsort(stable=True)
+    if y is None:
+        return order[:keep].sort().values
+    ranked = y[order]
+    # The place of each picture within its class, as a share of that class: the same share of every class is kept.
+    place = torch.empty(len(order), dtype=torch.float64, device=scores.device)
+    for label in ranked.unique():
+        mine = ranked == label
+        count = int(mine.sum())
+        place[mine] = (torch.arange(count, dtype=torch.float64, device=scores.device) + 0.5) / count
+    return order[place.argsort(stable=True)[:keep]].sort().values
+
+
+def patch_entropy(tokens: Tensor) -> Tensor:
+    """Differential entropy of the cosines between the patches of a picture: high where the patches differ.
+
+    H = -mean log p̂, p̂ a Gaussian kernel estimate with Silverman's bandwidth. For transformers, which have no batch norm.
+
+    Args:
+        tokens: of the patches, without [CLS], [n, patches, d]; at least 3 patches.
+
+    Returns:
+        [n], in nats.
+
+    Raises:
+        ValueError: fewer than 3 patches.
+    """
+    if tokens.dim() != 3 or tokens.shape[1] < 3:
+        raise ValueError(f"the tokens are {tuple(tokens.shape)}, but must be [n, patches, d] with at least 3 patches.")
+    unit = F.normalize(tokens.double(), dim=-1)
+    first, second = torch.triu_indices(tokens.shape[1], tokens.shape[1], 1)
+    cosines = (unit @ unit.mT)[:, first, second]  # [n, pairs]
+    pairs = cosines.shape[1]
+    width = 1.06 * cosines.std(1, keepdim=True).clamp(min=1e-9) * pairs**-0.2
+    apart = (cosines.unsqueeze(1) - cosines.unsqueeze(2)) / width.unsqueeze(2)
+    log_density = torch.logsumexp(-apart.square() / 2, 2) - math.log(pairs * math.sqrt(2 * math.pi)) - width.log()
+    return -log_density.mean(1)
+
+
+@torch.no_grad()
+def filter_by_patches(model: nn.Module, x: Tensor, keep: int) -> Tensor:
+    """The pictures whose patches differ most behind the last block of a vision transformer; indices [keep], ascending.
+
+    Args:
+        model: a transformer with `blocks`, whose tokens are [n, 1 + patches, d] ([CLS] first).
+        x: pictures [n, …].
+        keep: how many, 1 to n.
+
+    Raises:
+        TypeError: a network without `blocks`; names the filter for batch norm.
+        ValueError: more to keep than there are.
+    """
+    if not hasattr(model, "blocks"):
+        raise TypeError(
+            f"{type(model).__name__} has no transformer blocks: for a network with batch norm use filter_by_bn."
+        )
+    _possible(keep, len(x))
+    seen = []
+    hook = model.blocks[-1].register_forward_hook(lambda _module, _inputs, output: seen.append(output))
+    try:
+        model(x)
+    finally:
+        hook.remove()
+    tokens = seen[0][0] if isinstance(seen[0], tuple) else seen[0]
+    return lowest(-patch_entropy(tokens[:, 1:]), None, keep)
+
+
+def bn_inversion(
+    model: nn.Module, n: int, *, side: int = 8, steps: int = 150, lr: float = 0.05, seed: int = 0
+) -> tuple[Tensor, Tensor]:
+    """Pictures that a network is made to dream: gradient steps on pixels until it names them and batch norm is content.
+
+    Lowers cross-entropy to balanced labels plus D by Adam, from uniform noise; pixels are kept in [0, 1].
+
+    Args:
+        model: with batch norm, frozen or not; left as it is.
+        n: how many pictures.
+        side: pixels a side.
+        steps, lr: of Adam.
+        seed: of the first noise.
+
+    Returns:
+        Pictures float32 [n, 1, side, side] in [0, 1] and their labels int64 [n].
+
+    Raises:
+        TypeError: a network without batch norm.
+        ValueError: numbers that are not whole and at least 1.
+    """
+    whole("n", n), whole("side", side), whole("steps", steps)
+    layers = batchnorms(model)
+    device = next(model.parameters()).device
+    generator = torch.Generator().manual_seed(seed)
+    x = torch.rand(n, 1, side, side, generator=generator).to(device).requires_grad_()
+    adam, y = torch.optim.Adam([x], lr=lr), None
+    for _ in range(steps):
+        logits = None
+
+        def keep(_module, _inputs, output):
+            nonlocal logits
+            logits = output
+
+        hook = model.register_forward_hook(keep)
+        try:
+            seen = capture_batchnorm_inputs(model, x)
+        finally:
+            hook.remove()
+        y = torch.arange(n, device=device) % logits.shape[1] if y is None else y
+        loss = F.cross_entropy(logits, y)
+        for name, z in seen.items():
+            over = [0, *range(2, z.dim())]
+            std = (z.var(over, correction=0) + 1e-12).sqrt()
+            loss = loss + (z.mean(over) - layers[name].running_mean).square().sum()
+            loss = loss + (std - layers[name].running_var.sqrt()).square().sum()
+        adam.zero_grad()
+        loss.backward(inputs=[x])
+        adam.step()
+        x.data.clamp_(0, 1)
+    return x.detach(), y
+
+
+def _possible(keep: int, n: int) -> None:
+    if not n:
+        raise ValueError("there are 0 pictures, but a filter needs at least one.")
+    whole("keep", keep)
+    if keep > n:
+        raise ValueError(f"keep is {keep}, but there are only {n} pictures: generate more, or keep fewer.")
