@@ -81,6 +81,7 @@ def restyle(x: Tensor, style: str, seed: int = 0) -> Tensor:
     if style not in STYLES:
         raise ValueError(f"style is {style!r}, but it must be one of {', '.join(STYLES)}.")
     whole("seed", seed, 0)
-    if x.dim() != 4 or x.min() < 0 or x.max() > 1:
+    square = x.dim() == 4 and x.shape[1] == 1 and x.shape[2] == x.shape[3] and x.numel() and x.is_floating_point()
+    if not square or not (x.min() >= 0 and x.max() <= 1):  # nan is not in [0, 1] either
         raise ValueError(f"the pictures are {tuple(x.shape)}, but must be [N, 1, side, side] with values in [0, 1].")
     return STYLES[style](x, torch.Generator().manual_seed(seed)).clamp(0, 1)

@@ -23,8 +23,8 @@ TEST = 500
 class Worlds:
     """Pictures float32 [N, 1, side, side] in [0, 1], classes int64 [N], and where they come from.
 
-    `places` gives, for each of private, public and test, the index of every picture in its original set; the official test
-    part of MNIST and Fashion-MNIST counts on from its training part.
+    `places` gives, for each of private, public and test, the index of every picture in its set: training and then held-out
+    pictures, as `images` gives them.
     """
 
     name: str
@@ -78,6 +78,7 @@ def worlds(name: str, private: int | None = None, public: int | None = None, *, 
     usual = SIZES[name]
     private = usual[0] if private is None else private
     public = usual[1] if public is None else public
+    whole("private", private), whole("public", public)
     if min(private, public) < len(found.classes) or private + public > pool:
         raise ValueError(
             f"{private} private and {public} public pictures of {name} were asked for, but there are {pool}: ask for at "

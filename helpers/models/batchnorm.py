@@ -8,13 +8,26 @@ Variances are biased throughout, σ_BN is the root of the running variance witho
 Source of both: Y. Li et al., "StableQ", arXiv 2312.05272, 2023.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """The network in eval mode inside the block; afterwards every module in the mode that it had."""
+    training = {module: module.training for module in model.modules()}
+    try:
+        model.eval()
+        yield
+    finally:
+        for module, mode in training.items():
+            module.training = mode
 
 
 def batchnorms(model: nn.Module) -> dict[str, nn.Module]:
@@ -50,7 +63,6 @@ def capture_batchnorm_inputs(model: nn.Module, x: Tensor) -> dict[str, Tensor]:
         TypeError: a network without batch norm.
     """
     layers, seen, hooks = batchnorms(model), {}, []
-    training = {module: module.training for module in model.modules()}
 
     def keep(name: str):
         def hook(_module, inputs):
@@ -60,13 +72,11 @@ def capture_batchnorm_inputs(model: nn.Module, x: Tensor) -> dict[str, Tensor]:
 
     try:
         hooks = [module.register_forward_pre_hook(keep(name)) for name, module in layers.items()]
-        model.eval()
-        model(x)
+        with evaluating(model):
+            model(x)
     finally:
         for hook in hooks:
             hook.remove()
-        for module, mode in training.items():
-            module.training = mode
     return seen
 
 
@@ -97,6 +107,10 @@ class ChannelMoments:
 
     def __len__(self) -> int:
         return len(self.first)
+
+    def part(self, kept: Tensor | slice) -> "ChannelMoments":
+        """Those of some pictures (indices or a mask)."""
+        return ChannelMoments(self.first[kept], self.second[kept], self.mean, self.std)
 
     def distance(self, kept: Tensor | slice = slice(None)) -> float:
         """D of the set, or of a part of it (indices or a mask).
@@ -160,25 +174,23 @@ def recompute_batchnorm(model: nn.Module, batches: Iterable[Tensor]) -> nn.Modul
         ValueError: no batches.
     """
     layers = batchnorms(model).values()
-    training = {module: module.training for module in model.modules()}
     before = [(module.momentum, {k: v.clone() for k, v in module.state_dict().items()}) for module in layers]
-    seen = 0
+    seen, done = 0, False
     try:
-        model.eval()  # dropout and the like stay quiet; only the batch norms learn
-        for module in layers:
-            module.reset_running_stats()
-            module.momentum = None
-            module.train()
-        for batch in batches:
-            model(batch)
-            seen += 1
+        with evaluating(model):  # dropout and the like stay quiet; only the batch norms learn
+            for module in layers:
+                module.reset_running_stats()
+                module.momentum = None
+                module.train()
+            for batch in batches:
+                model(batch)
+                seen += 1
+        done = seen > 0
     finally:
         for module, (momentum, state) in zip(layers, before, strict=True):
             module.momentum = momentum
-            if not seen:
+            if not done:  # an error halfway leaves the old statistics, not half of the new ones
                 module.load_state_dict(state)
-        for module, mode in training.items():
-            module.training = mode
     if not seen:
         raise ValueError("there are 0 batches, but new statistics need at least one.")
     return model

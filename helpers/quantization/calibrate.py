@@ -59,7 +59,8 @@ class QuantLayer(nn.Module):
     def weight_on_grid(self) -> Tensor:
         """The weights as they are used; gradients go straight through."""
         weight = self.layer.weight
-        return weight + (self.grid.fake_quantize(weight.flatten(1)).view_as(weight) - weight).detach()
+        on_grid = self.grid.fake_quantize(weight.detach().flatten(1)).view_as(weight)
+        return on_grid + (weight - weight.detach())  # exactly on the grid: what is added is 0
 
     def see(self, x: Tensor) -> None:
         """Take the range of the inputs from what arrives here.
@@ -89,28 +90,32 @@ class QuantLayer(nn.Module):
         x, weight, layer = self.input_on_grid(x), self.weight_on_grid(), self.layer
         if isinstance(layer, nn.Linear):
             return F.linear(x, weight, layer.bias)
-        return F.conv2d(x, weight, layer.bias, layer.stride, layer.padding, layer.dilation, layer.groups)
+        return layer._conv_forward(x, weight, layer.bias)  # with the padding mode that it has
 
 
 class QuantModel(nn.Module):
     """A copy of a network with all its convolutions and linear layers quantized; inputs are those of the network.
 
     Args:
-        model: in eval mode from here on; the original is left as it is.
+        model: in eval mode from here on; the original is left as it is. Its layers must have been made in the order in which
+            they are used: the first keeps its input.
         bits: of a weight, 2 to 16.
         activation_bits: of an activation, 2 to 16; None leaves them all as they are.
 
     Raises:
-        ValueError: bits out of range, or a network without a convolution or a linear layer.
+        ValueError: bits out of range, or a network without a convolution or a linear layer inside.
     """
 
     def __init__(self, model: nn.Module, bits: int, activation_bits: int | None) -> None:
         super().__init__()
         self.bits, self.activation_bits = bits, activation_bits
-        self.model = deepcopy(model).eval()
+        self.model = deepcopy(model).eval().requires_grad_(False)  # only the layers are tuned, not batch norm
         found = [name for name, part in self.model.named_modules() if isinstance(part, nn.Conv2d | nn.Linear)]
-        if not found:
-            raise ValueError(f"{type(model).__name__} has no convolution and no linear layer, so nothing to quantize.")
+        if not found or found == [""]:
+            raise ValueError(
+                f"{type(model).__name__} has no convolution and no linear layer inside, so nothing to quantize: "
+                "put a single layer into an nn.Sequential."
+            )
         for index, name in enumerate(found):
             made = QuantLayer(self.model.get_submodule(name), bits, activation_bits if index else None)
             self.model.set_submodule(name, made)
@@ -176,9 +181,9 @@ def calibrate_and_tune(
         label: of the progress bar; none without one.
 
     Raises:
-        ValueError: as `calibrate`, or a number of steps that is not whole and at least 0.
+        ValueError: as `calibrate`, a number of steps that is not whole and at least 0, or pictures a step below 1.
     """
-    whole("steps", steps, 0)
+    whole("steps", steps, 0), whole("size", size)
     made = calibrate(model, x, bits, activation_bits)
     if not steps:
         return made

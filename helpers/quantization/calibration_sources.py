@@ -100,10 +100,9 @@ def sources(
         TypeError: a network without batch norm.
     """
     whole("keep", keep)
-    if keep > min(len(pools.imagined), len(private)):
-        raise ValueError(
-            f"keep is {keep}, but the pool has {len(pools.imagined)} pictures and there are {len(private)} real ones."
-        )
+    drawn = min(len(pools.imagined), len(pools.styled))
+    if keep > min(drawn, len(private)):
+        raise ValueError(f"keep is {keep}, but the pool has {drawn} pictures and there are {len(private)} real ones.")
     generator = torch.Generator().manual_seed(seed)
     side, device = private.shape[-1], private.device
     found = {
@@ -140,7 +139,7 @@ def contaminate(pool: Tensor, share: float = 0.3, *, seed: int = 0) -> tuple[Ten
         raise ValueError(f"share is {share}, but it must lie in [0, 1].")
     n, side = len(pool), pool.shape[-1]
     generator = torch.Generator().manual_seed(seed)
-    picked = torch.randperm(n, generator=generator)[: int(share * n)]
+    picked = torch.randperm(n, generator=generator)[: round(share * n)]
     noise, letters, negatives = picked.tensor_split(3)
     spoiled, kind = pool.clone(), torch.zeros(n, dtype=torch.int64)
     spoiled[noise] = torch.rand(len(noise), 1, side, side, generator=generator).to(pool)

@@ -125,10 +125,11 @@ class DiffusionSampler:
             ValueError: no labels, classes that there are not, or a token of another length.
         """
         prompts, found = self.prompts(labels, style is not None), []
+        seeds = torch.randint(2**62, (len(prompts),), generator=torch.Generator().manual_seed(seed)).tolist()
         with self._in_style(style):
             for begin in range(0, len(prompts), self.size):
                 part = prompts[begin : begin + self.size]
-                noises = [torch.Generator().manual_seed(seed + begin + place) for place in range(len(part))]
+                noises = [torch.Generator().manual_seed(own) for own in seeds[begin : begin + self.size]]
                 made = self.pipeline(
                     prompt=part,
                     guidance_scale=guidance,

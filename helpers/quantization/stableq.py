@@ -92,8 +92,8 @@ def filter_by_energy(
         model: pictures -> logits.
         x, y: pictures [n, …] and the classes that they were asked for, [n].
         keep: how many, 1 to n.
-        per_class: rank within each class, so that easy classes do not crowd out the hard ones: every class keeps its
-            share, to one picture.
+        per_class: rank within each class, so that easy classes do not crowd out the hard ones: of classes that are
+            equally large, equally many are kept, to one picture.
         temperature: of the energy.
 
     Raises:

@@ -46,6 +46,7 @@ class TinyFlow(nn.Module):
         styles: how many it is shown.
         width, depth: of the hidden layers.
         token: length of a token.
+        steps: that `sample` takes from noise to a picture.
     """
 
     def __init__(
@@ -56,9 +57,10 @@ class TinyFlow(nn.Module):
         width: int = 192,
         depth: int = 3,
         token: int = 24,
+        steps: int = STEPS,
     ) -> None:
         super().__init__()
-        self.side = whole("side", side)
+        self.side, self.steps = whole("side", side), whole("steps", steps)
         self.class_tokens = nn.Embedding(whole("classes", classes) + 1, token)  # the last is null
         self.style_tokens = nn.Embedding(whole("styles", styles) + 1, token)  # the last is unspecified
         layers, before = [], side * side + 2 * token + 2 * len(TIMES)
@@ -94,7 +96,13 @@ class TinyFlow(nn.Module):
 
     @torch.no_grad()
     def sample(
-        self, labels: Tensor, *, style: Tensor | None = None, guidance: float = 1.5, seed: int = 0, steps: int = STEPS
+        self,
+        labels: Tensor,
+        *,
+        style: Tensor | None = None,
+        guidance: float = 1.5,
+        seed: int = 0,
+        steps: int | None = None,
     ) -> Tensor:
         """Draw a picture of each class, from noise, in equal steps (Euler).
 
@@ -104,7 +112,7 @@ class TinyFlow(nn.Module):
             guidance: how far beyond the guess without the class to go: x̂(null) + g·(x̂(class) - x̂(null)). The same for
                 the directions, which are straight in x̂.
             seed: of the noise.
-            steps: of the way.
+            steps: of the way; None for the generator's own number.
 
         Returns:
             float32 [n, 1, side, side] in [0, 1].
@@ -112,7 +120,7 @@ class TinyFlow(nn.Module):
         Raises:
             ValueError: no labels, classes that there are not, or a token of another length.
         """
-        whole("steps", steps)
+        steps = whole("steps", self.steps if steps is None else steps)
         if not len(labels) or int(labels.min()) < 0 or int(labels.max()) >= self.classes:
             raise ValueError(
                 f"the prompts are {labels.unique().tolist()}, but must be at least one of the classes 0 to "
@@ -165,9 +173,10 @@ def train_tiny_flow(
         seed: of batches, times and noise.
 
     Raises:
-        ValueError: another number of styles than the model was made for.
+        ValueError: another number of styles than the model was made for, or pictures and classes that do not fit it.
     """
     whole("steps", steps)
+    _belong(model, x, y)
     if len(styles) != model.style_tokens.num_embeddings - 1:
         raise ValueError(
             f"there are {len(styles)} styles, but the generator was made for {model.style_tokens.num_embeddings - 1}."
@@ -213,12 +222,9 @@ def invert_style_token(
         The token, [token].
 
     Raises:
-        ValueError: no pictures, or as many classes as there are not pictures.
+        ValueError: no pictures, or classes that do not fit them or the generator.
     """
-    if not len(x) or len(x) != len(y):
-        raise ValueError(
-            f"there are {len(x)} real pictures and {len(y)} classes, but a style needs at least one of each."
-        )
+    _belong(model, x, y)
     whole("steps", steps)
     generator = torch.Generator().manual_seed(seed)
     token = model.unspecified.clone().requires_grad_()
@@ -232,3 +238,11 @@ def invert_style_token(
         loss.backward(inputs=[token])
         adam.step()
     return token.detach()
+
+
+def _belong(model: TinyFlow, x: Tensor, y: Tensor) -> None:
+    if not len(x) or len(x) != len(y) or int(y.min()) < 0 or int(y.max()) >= model.classes:
+        raise ValueError(
+            f"there are {len(x)} pictures and {len(y)} classes {sorted(set(y.tolist()))}, but at least one picture is "
+            f"needed, and a class for each; the generator knows 0 to {model.classes - 1}."
+        )

@@ -152,7 +152,9 @@ def test_range_without_zero_differs_only_where_a_group_has_one_sign():
     assert other.zero.min() == 0 and other.zero.max() == 15
 
 
-@pytest.mark.parametrize("settings", [{}, {"symmetric": True}, {"include_zero": False}, {"clip": "search"}])
+@pytest.mark.parametrize(
+    "settings", [{}, {"symmetric": True}, {"include_zero": False}, {"clip": "search"}, {"clip": "squared"}]
+)
 def test_a_row_of_zeros_stays_a_row_of_zeros(settings):
     w = torch.cat([torch.zeros(1, 6), torch.ones(1, 6), torch.full((1, 6), 1e-7)])
     grid = fit_grid(w, 3, **settings)
@@ -171,16 +173,17 @@ def test_columns_take_their_groups_with_them():
 
 
 @quick
-@given(st.integers(2, 4), st.booleans(), st.booleans(), SEEDS)
-def test_clip_search_keeps_the_first_best_share_of_the_range(bits, symmetric, grouped, seed):
+@given(st.integers(2, 4), st.booleans(), st.booleans(), st.sampled_from(["search", "squared"]), SEEDS)
+def test_clip_search_keeps_the_first_best_share_of_the_range(bits, symmetric, grouped, clip, seed):
     w = weights(2, 8, seed)
-    found = fit_grid(w, bits, symmetric=symmetric, clip="search", group_size=4 if grouped else None)
+    found = fit_grid(w, bits, symmetric=symmetric, clip=clip, group_size=4 if grouped else None)
+    shares, power = {"search": (80, 2.4), "squared": (66, 2)}[clip]
     size = 4 if grouped else 8
     for i in range(2):
         for g in range(8 // size):
             row = w[i, g * size : (g + 1) * size]
             least, best = math.inf, None
-            for step in range(80):
+            for step in range(shares):
                 share = 1 - step / 100
                 low, high = share * min(0.0, row.min().item()), share * max(0.0, row.max().item())
                 if symmetric:
@@ -190,7 +193,7 @@ def test_clip_search_keeps_the_first_best_share_of_the_range(bits, symmetric, gr
                     scale = (high - low) / (2**bits - 1)
                     zero, least_, most = round(-low / scale), 0, 2**bits - 1
                 rounded = scale * (((row / scale).round() + zero).clamp(least_, most) - zero)
-                error = (rounded - row).abs().pow(2.4).sum().item()
+                error = (rounded - row).abs().pow(power).sum().item()
                 if error < least:
                     least, best = error, scale
             assert found.scale[i, g].item() == pytest.approx(best)
@@ -204,6 +207,55 @@ def test_clip_search_pays_where_there_is_an_outlier():
         return (fit_grid(w, 3, clip=clip).fake_quantize(w) - w).abs().pow(2.4).sum(1)
 
     assert (error("search") < 0.9 * error(None)).all()
+
+
+def squared_error(w, size=None, **settings):
+    found = fit_grid(w, group_size=size, **settings).fake_quantize(w)
+    return (found - w).square().unflatten(1, (-1, size or w.shape[1])).sum(-1)
+
+
+@quick
+@given(
+    st.integers(2, 8),
+    st.sampled_from([{}, {"symmetric": True}, {"symmetric": True, "narrow": True}, {"include_zero": False}]),
+    st.sampled_from([None, 3]),
+    st.floats(0, 8),
+    SEEDS,
+)
+def test_squared_clip_is_never_worse_in_squared_error(bits, kind, size, outlier, seed):
+    w = weights(3, 12, seed)
+    w[:, 4] += outlier
+    least = squared_error(w, size, bits=bits, clip="squared", **kind)
+    assert (least <= squared_error(w, size, bits=bits, **kind)).all()
+    # The other search sums another power, but tries shares down to 0.21: its best may win only from below 0.35.
+    other = fit_grid(w, bits, group_size=size, clip="search", **kind)
+    whole = fit_grid(w, bits, group_size=size, **kind)
+    tried = other.scale / whole.scale > 0.345
+    assert (least <= squared_error(w, size, bits=bits, clip="search", **kind) + 1e-12)[tried].all()
+
+
+def test_squared_clip_pays_where_there_is_an_outlier_and_stops_at_its_least_share():
+    w = weights(10, 256)
+    w[:, 0] = 6
+    kind = {"bits": 3, "symmetric": True, "narrow": True}
+    assert (squared_error(w, clip="squared", **kind) < 0.9 * squared_error(w, **kind)).all()
+    # Many normal weights, three levels: the best share lies below the least that is tried.
+    many, kind = weights(2, 50_000), kind | {"bits": 2}
+    share = fit_grid(many, clip="squared", **kind).scale / fit_grid(many, **kind).scale
+    assert share.flatten().tolist() == pytest.approx([0.35, 0.35])
+
+
+@pytest.mark.parametrize("bits", [2, 3, 4])
+def test_narrow_squared_grid_has_an_odd_number_of_levels_and_both_ends_are_used(bits):
+    w = weights(5, 400)
+    grid = fit_grid(w, bits, symmetric=True, narrow=True, clip="squared")
+    top = 2 ** (bits - 1) - 1
+    for row in grid.quantize(w):
+        assert row.unique().tolist() == list(range(-top, top + 1))  # 2^b - 1 of them
+    found = grid.fake_quantize(w)
+    assert torch.equal(grid.fake_quantize(found), found)
+    # The mirror image of the weights has the mirror image of the grid, which a lowest level without a partner forbids.
+    assert torch.equal(fit_grid(-w, bits, symmetric=True, narrow=True, clip="squared").fake_quantize(-w), -found)
 
 
 # -------------------------------------------------------------------------------------------------------- activations
@@ -266,7 +318,7 @@ def test_bits_that_cannot_be_are_refused(bits):
         ({"group_size": 24}, "group_size is 24, but it must divide the 12 columns"),
         ({"group_size": 0}, "group_size is 0, but it must be a whole number of at least 1"),
         ({"group_size": 3.0}, "group_size is 3.0, but"),
-        ({"clip": "mse"}, r"clip is 'mse', but it must be None \(the whole range\) or 'search'"),
+        ({"clip": "mse"}, r"clip is 'mse', but it must be None \(the whole range\) or one of search, squared"),
         ({"narrow": True}, "narrow grid is a symmetric one .* symmetric=True"),
     ],
 )
