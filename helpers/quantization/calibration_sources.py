@@ -27,14 +27,15 @@ ENERGY_SHARE = 0.7
 FOREIGN = ("noise", "letters", "negatives")
 
 
-def chosen(model: nn.Module, x: Tensor, keep: int, rule: str = "both") -> Tensor:
-    """Which pictures of a pool a rule keeps; indices [keep], ascending. Energies are ranked over the whole pool.
+def chosen(model: nn.Module, x: Tensor, keep: int, rule: str = "both", y: Tensor | None = None) -> Tensor:
+    """Which pictures of a pool a rule keeps; indices [keep], ascending.
 
     Args:
         model: with batch norm.
         x: pool [n, 1, side, side].
         keep: how many.
         rule: "none" (the first), "energy", "batch norm", or "both": 70 of 100 by energy, then batch norm.
+        y: classes [n], to rank within each; None ranks over the whole pool.
 
     Raises:
         ValueError: an unknown rule, or more to keep than there are.
@@ -50,9 +51,10 @@ def chosen(model: nn.Module, x: Tensor, keep: int, rule: str = "both") -> Tensor
         return kept[:keep]
     if rule in ("energy", "both"):
         left = keep if rule == "energy" else max(keep, round(ENERGY_SHARE * n))
-        kept = lowest(energy_score(logits_of(model, x)), None, left)
+        kept = lowest(energy_score(logits_of(model, x)), y, left)
     if rule in ("batch norm", "both"):
-        kept = kept[least_sensitive(moments(model, x[kept]), keep)]
+        inner = None if y is None else y[kept]
+        kept = kept[least_sensitive(moments(model, x[kept]), keep, y=inner)]
     return kept
 
 

@@ -50,8 +50,10 @@ def bn_sensitivity(model: nn.Module, x: Tensor) -> Tensor:
     return moments(model, x).sensitivity()
 
 
-def least_sensitive(found: ChannelMoments, keep: int, rounds: int = 4) -> Tensor:
+def least_sensitive(found: ChannelMoments, keep: int, rounds: int = 4, y: Tensor | None = None) -> Tensor:
     """Remove the most sensitive pictures in `rounds` equal portions, looking again after each; indices kept, ascending.
+
+    With classes y [n], as many of each class are removed, as far as whole pictures allow.
 
     Raises:
         ValueError: more to keep than there are, or no rounds.
@@ -63,11 +65,11 @@ def least_sensitive(found: ChannelMoments, keep: int, rounds: int = 4) -> Tensor
     for step in range(rounds):
         size = keep + (n - keep) * (rounds - 1 - step) // rounds
         if size < len(kept):
-            kept = kept[found.sensitivity(kept).argsort(stable=True)[:size]].sort().values
+            kept = kept[lowest(found.sensitivity(kept), None if y is None else y[kept], size)]
     return kept
 
 
-def filter_by_bn(model: nn.Module, x: Tensor, keep: int, rounds: int = 4) -> Tensor:
+def filter_by_bn(model: nn.Module, x: Tensor, keep: int, rounds: int = 4, y: Tensor | None = None) -> Tensor:
     """Which pictures to keep so that the set looks to batch norm like the training data; indices [keep], ascending.
 
     Args:
@@ -75,12 +77,13 @@ def filter_by_bn(model: nn.Module, x: Tensor, keep: int, rounds: int = 4) -> Ten
         x: pictures [n, …].
         keep: how many, 1 to n.
         rounds: how often the sensitivities are taken anew.
+        y: classes [n], to keep as many of each; None lets one class crowd out another.
 
     Raises:
         TypeError: a network without batch norm; names the filter for a vision transformer.
         ValueError: more to keep than there are, no rounds, or no pictures.
     """
-    return least_sensitive(moments(model, x), keep, rounds)
+    return least_sensitive(moments(model, x), keep, rounds, y)
 
 
 def filter_by_energy(

@@ -162,7 +162,14 @@ def test_unknown_set_is_refused(name):
         worlds(name)
 
 
-@pytest.mark.parametrize(("private", "public"), [(9, 100), (100, 9), (0, 100), (-5, 100), (650, 648), (1298, 10)])
+@pytest.mark.parametrize("count", [0, -5, 40.5, True])
+@pytest.mark.parametrize("pile", ["private", "public"])
+def test_sizes_are_whole_numbers(pile, count):
+    with pytest.raises(ValueError, match=f"{pile} is {count}, but it must be a whole number of at least 1"):
+        worlds("digits", **{pile: count})
+
+
+@pytest.mark.parametrize(("private", "public"), [(9, 100), (100, 9), (650, 648), (1298, 10)])
 def test_sizes_that_cannot_be_are_refused(private, public):
     message = f"{private} private and {public} public pictures of digits were asked for, but there are 1297: ask for"
     with pytest.raises(ValueError, match=message):

@@ -171,13 +171,26 @@ def test_it_does_not_matter_how_many_are_drawn_at_a_time(pipe, sampler):
         torch.testing.assert_close(other.sample(LABELS, seed=2), sampler.sample(LABELS, seed=2), rtol=0, atol=1e-4)
 
 
+def noises(seed, count):
+    """The generators of a sampler's pictures: one each, its seed drawn."""
+    seeds = torch.randint(2**62, (count,), generator=torch.Generator().manual_seed(seed))
+    return [torch.Generator().manual_seed(int(own)) for own in seeds]
+
+
+def test_neighbouring_seeds_share_no_picture(sampler):
+    same = torch.tensor([0, 0, 0])  # the templates change from place to place, the class does not
+    sampler.templates = sampler.templates[:1]
+    first, second = sampler.sample(same, seed=0), sampler.sample(same, seed=1)
+    assert all((one - other).abs().max() > 1e-4 for one in first for other in second)
+
+
 def test_it_is_what_the_pipeline_draws_for_these_prompts(pipe, sampler):
     found = sampler.sample(LABELS[:2], guidance=2.0, seed=3)
     theirs = pipe(
         prompt=["a photo of a hamster", "a photo of a small teapot"],
         guidance_scale=2.0,
         num_inference_steps=3,
-        generator=[torch.Generator().manual_seed(3 + i) for i in range(2)],
+        generator=noises(3, 2),
         output_type="np",
     ).images
     theirs = torch.from_numpy(theirs).permute(0, 3, 1, 2)
@@ -226,7 +239,7 @@ def test_a_style_is_an_embedding_of_the_placeholder(sampler, pipe, monkeypatch):
         prompt=prompts,
         guidance_scale=3.5,
         num_inference_steps=3,
-        generator=[torch.Generator().manual_seed(1 + i) for i in range(2)],
+        generator=noises(1, 2),
         output_type="pt",
     ).images
     small = F.interpolate(theirs, (8, 8), mode="bilinear", antialias=True).clamp(0, 1)
