@@ -47,21 +47,25 @@ def _show(figure: go.Figure, image: np.ndarray, row: int = 1, col: int = 1) -> N
     figure.update_yaxes(autorange="reversed", scaleanchor=name, showticklabels=False, **bare, row=row, col=col)
 
 
-def gallery(sets: Mapping[str, ArrayLike], title: str, said: str, columns: int = 20) -> go.Figure:
+def gallery(sets: Mapping[str, ArrayLike], title: str, said: str, rows: str = "source", columns: int = 20) -> go.Figure:
     """A row of pictures a set.
 
     Args:
         sets: pictures [n, 1, side, side] in [0, 1] by name; the first `columns` of each are shown.
         title, said: of the figure.
+        rows: what a row is.
         columns: pictures of a row.
     """
-    rows = [np.asarray(pictures)[:columns] for pictures in sets.values()]
-    side = rows[0].shape[-1] + 1
+    shown = [np.asarray(pictures)[:columns] for pictures in sets.values()]
+    side = shown[0].shape[-1] + 1
     figure = make_subplots(rows=1, cols=1)
-    _show(figure, np.concatenate([mosaic(row, columns) for row in rows]))
+    _show(figure, np.concatenate([mosaic(row, columns) for row in shown]))
     figure.update_xaxes(title="pictures")
     figure.update_yaxes(
-        showticklabels=True, tickvals=[side * (place + 0.5) for place in range(len(sets))], ticktext=list(sets)
+        title=rows,
+        showticklabels=True,
+        tickvals=[side * (place + 0.5) for place in range(len(sets))],
+        ticktext=list(sets),
     )
     figure.update_layout(height=130 + int(880 / columns * len(sets)), margin_t=84, margin_b=40)
     return titled(figure, title, said)
