@@ -45,7 +45,7 @@ def _up(x: Tensor, _) -> Tensor:
 
 
 def _noisy(x: Tensor, generator: torch.Generator) -> Tensor:
-    return x + 0.15 * torch.randn(x.shape, generator=generator)
+    return x + 0.15 * torch.randn(x.shape, generator=generator).to(x)
 
 
 def _gamma(x: Tensor, _) -> Tensor:

@@ -15,6 +15,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+CHUNK = 1024
+"""Pictures that pass through the network together."""
 BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 
 
@@ -97,12 +99,14 @@ class ChannelMoments:
     @classmethod
     def of(cls, inputs: list[Tensor], means: list[Tensor], variances: list[Tensor]) -> "ChannelMoments":
         """From what reaches each layer, [n, C, …], and its running statistics, [C]."""
-        flat = [z.double().flatten(2) if z.dim() > 2 else z.double().unsqueeze(-1) for z in inputs]
+        # On the CPU: not every accelerator has float64.
+        flat = [z.cpu().double() for z in inputs]
+        flat = [z.flatten(2) if z.dim() > 2 else z.unsqueeze(-1) for z in flat]
         return cls(
             torch.cat([z.mean(-1) for z in flat], 1),
             torch.cat([z.square().mean(-1) for z in flat], 1),
-            torch.cat(means).double(),
-            torch.cat(variances).double().sqrt(),
+            torch.cat(means).cpu().double(),
+            torch.cat(variances).cpu().double().sqrt(),
         )
 
     def __len__(self) -> int:
@@ -111,6 +115,12 @@ class ChannelMoments:
     def part(self, kept: Tensor | slice) -> "ChannelMoments":
         """Those of some pictures (indices or a mask)."""
         return ChannelMoments(self.first[kept], self.second[kept], self.mean, self.std)
+
+    def parts(self, kept: Tensor | slice = slice(None)) -> tuple[float, float]:
+        """D of the set, or of a part of it, in two: what the means add and what the spreads add."""
+        first, second = self.first[kept], self.second[kept]
+        mean, spread = self._parts(first.mean(0), second.mean(0))
+        return float(mean), float(spread)
 
     def distance(self, kept: Tensor | slice = slice(None)) -> float:
         """D of the set, or of a part of it (indices or a mask).
@@ -137,8 +147,11 @@ class ChannelMoments:
         return self._distance(first.mean(0), second.mean(0)) - without
 
     def _distance(self, mean: Tensor, square: Tensor) -> Tensor:
+        return sum(self._parts(mean, square))
+
+    def _parts(self, mean: Tensor, square: Tensor) -> tuple[Tensor, Tensor]:
         std = (square - mean.square()).clamp(min=0).sqrt()
-        return (mean - self.mean).square().sum(-1) + (std - self.std).square().sum(-1)
+        return (mean - self.mean).square().sum(-1), (std - self.std).square().sum(-1)
 
 
 @torch.no_grad()
@@ -152,11 +165,14 @@ def moments(model: nn.Module, x: Tensor) -> ChannelMoments:
     layers = batchnorms(model)
     if not len(x):
         raise ValueError("there are 0 pictures, but statistics need at least one.")
-    seen = capture_batchnorm_inputs(model, x)
-    used = [layers[name] for name in seen]
-    return ChannelMoments.of(
-        list(seen.values()), [layer.running_mean for layer in used], [layer.running_var for layer in used]
-    )
+    found = []
+    for part in x.split(CHUNK):
+        seen = capture_batchnorm_inputs(model, part)
+        used = [layers[name] for name in seen]
+        memory = [layer.running_mean for layer in used], [layer.running_var for layer in used]
+        found.append(ChannelMoments.of(list(seen.values()), *memory))
+    whole = torch.cat([part.first for part in found]), torch.cat([part.second for part in found])
+    return ChannelMoments(*whole, found[0].mean, found[0].std)
 
 
 @torch.no_grad()

@@ -85,4 +85,4 @@ def logits_of(model: nn.Module, x: Tensor, size: int = 1024) -> Tensor:
 
 def accuracy(model: nn.Module, x: Tensor, y: Tensor) -> float:
     """Share of pictures whose largest logit is their class."""
-    return float((logits_of(model, x).argmax(-1) == y).double().mean())
+    return int((logits_of(model, x).argmax(-1) == y).sum()) / len(y)

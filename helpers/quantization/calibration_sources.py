@@ -1,7 +1,7 @@
 """Every set of pictures that a network may be calibrated with when its own data is gone, made in one place.
 
     noise             uniform
-    inverted          dreamt up by gradient steps on pixels
+    inverted          dreamt up by gradient steps on pixels, from that noise
     imagined          drawn by a generator, style unspecified; with the energy filter, the batch-norm filter, both
     styled            drawn in the style learned from a few real pictures; with both filters
     the few           those very real pictures alone
@@ -46,16 +46,16 @@ def chosen(model: nn.Module, x: Tensor, keep: int, rule: str = "both", y: Tensor
     n = len(x)
     if whole("keep", keep) > n:
         raise ValueError(f"keep is {keep}, but there are only {n} pictures: generate more, or keep fewer.")
-    kept = torch.arange(n, device=x.device)
+    kept = torch.arange(n)
     if rule == "none":
-        return kept[:keep]
+        return kept[:keep].to(x.device)
     if rule in ("energy", "both"):
         left = keep if rule == "energy" else max(keep, round(ENERGY_SHARE * n))
         kept = lowest(energy_score(logits_of(model, x)), y, left)
     if rule in ("batch norm", "both"):
-        inner = None if y is None else y[kept]
+        inner = None if y is None else y.cpu()[kept]
         kept = kept[least_sensitive(moments(model, x[kept]), keep, y=inner)]
-    return kept
+    return kept.to(x.device)
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ prompt has the placeholder.
 Sources: Y. Li et al., arXiv 2312.05272 (prompts, guidance 3.5); R. Gal et al., "An Image is Worth One Word", ICLR 2023.
 """
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
@@ -32,7 +33,7 @@ class DiffusionSampler:
         classes: their names; label i is drawn as the i-th.
         side: pixels a side of what is handed out.
         colour: three channels; else their mean.
-        templates: of prompts, taken in turn; each with one {}.
+        templates: of prompts, taken in turn within each class; each with one {}.
         steps: of a sampler.
         size: pictures at a time.
         placeholder, start: single tokens of the tokenizer.
@@ -111,10 +112,10 @@ class DiffusionSampler:
                 f"the prompts are {labels.unique().tolist()}, but must be at least one of the classes 0 to "
                 f"{len(self.classes) - 1}."
             )
-        texts = [
-            self.templates[place % len(self.templates)].format(self.classes[label])
-            for place, label in enumerate(labels.tolist())
-        ]
+        before, texts = Counter(), []
+        for label in labels.tolist():  # each class goes through the templates, beginning with another one
+            texts.append(self.templates[(label + before[label]) % len(self.templates)].format(self.classes[label]))
+            before[label] += 1
         return [STYLED.format(text, self.placeholder) for text in texts] if styled else texts
 
     @torch.no_grad()
@@ -154,7 +155,7 @@ class DiffusionSampler:
             The token, [d].
 
         Raises:
-            ValueError: no pictures, or as many classes as there are not pictures.
+            ValueError: no pictures, or another number of classes than of pictures.
         """
         if not len(x) or len(x) != len(y):
             raise ValueError(

@@ -18,12 +18,15 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from helpers.data.checks import whole
-from helpers.models.batchnorm import ChannelMoments, batchnorms, capture_batchnorm_inputs, moments
+from helpers.models.batchnorm import ChannelMoments, batchnorms, capture_batchnorm_inputs, evaluating, moments
 from helpers.models.cnn import logits_of
+
+PORTIONS, CHUNK = 64, 1024
+"""Of the batch-norm filter class by class; pictures, or pairs of patches, looked at together."""
 
 
 def energy_score(logits: Tensor, temperature: float = 1.0) -> Tensor:
-    """-τ log Σ exp(f/τ): low for what looks like the training data. Unlike softmax it keeps the scale of the logits.
+    """-τ log Σ exp(f/τ): low for what looks like the training data. Unlike softmax it keeps their common level.
 
     Args:
         logits: f, [N, classes].
@@ -50,34 +53,58 @@ def bn_sensitivity(model: nn.Module, x: Tensor) -> Tensor:
     return moments(model, x).sensitivity()
 
 
-def least_sensitive(found: ChannelMoments, keep: int, rounds: int = 4, y: Tensor | None = None) -> Tensor:
-    """Remove the most sensitive pictures in `rounds` equal portions, looking again after each; indices kept, ascending.
+def removal_order(found: ChannelMoments, least: int = 1) -> Tensor:
+    """Remove the most sensitive picture, look again, remove the next … until `least` are left.
 
-    With classes y [n], as many of each class are removed, as far as whole pictures allow.
+    Returns:
+        Indices int64 [n]: those left first, ascending, then the removed ones, the last removed first. So the first k are
+        what is kept if k are, for every k of at least `least`.
+    """
+    inside = torch.arange(len(found))
+    removed = []
+    while len(inside) > least:
+        worst = int(found.sensitivity(inside).argmax())
+        removed.append(inside[worst : worst + 1])
+        inside = torch.cat([inside[:worst], inside[worst + 1 :]])
+    return torch.cat([inside, *reversed(removed)])
+
+
+def least_sensitive(found: ChannelMoments, keep: int, rounds: int | None = None, y: Tensor | None = None) -> Tensor:
+    """Remove the most sensitive pictures one by one, or in `rounds` equal portions; indices kept [keep], ascending.
+
+    Large portions are fast and overshoot: the pictures of one portion are judged as if the others stayed. On a set that is
+    close to the training data they leave it further away.
+
+    Args:
+        found: of the pool.
+        keep: how many, 1 to n.
+        rounds: portions; None for one picture at a time.
+        y: classes [n], to remove as many of each class, as far as whole pictures allow; in portions only, 64 by default.
 
     Raises:
         ValueError: more to keep than there are, or no rounds.
     """
     n = len(found)
     _possible(keep, n)
-    whole("rounds", rounds)
-    kept = torch.arange(n, device=found.first.device)
+    if rounds is None and y is None:
+        return removal_order(found, keep)[:keep].sort().values
+    rounds = whole("rounds", PORTIONS if rounds is None else rounds)
+    kept = torch.arange(n)
     for step in range(rounds):
         size = keep + (n - keep) * (rounds - 1 - step) // rounds
         if size < len(kept):
-            kept = kept[lowest(found.sensitivity(kept), None if y is None else y[kept], size)]
+            kept = kept[lowest(found.sensitivity(kept), None if y is None else y.cpu()[kept], size)]
     return kept
 
 
-def filter_by_bn(model: nn.Module, x: Tensor, keep: int, rounds: int = 4, y: Tensor | None = None) -> Tensor:
+def filter_by_bn(model: nn.Module, x: Tensor, keep: int, rounds: int | None = None, y: Tensor | None = None) -> Tensor:
     """Which pictures to keep so that the set looks to batch norm like the training data; indices [keep], ascending.
 
     Args:
         model: with batch norm.
         x: pictures [n, …].
         keep: how many, 1 to n.
-        rounds: how often the sensitivities are taken anew.
-        y: classes [n], to keep as many of each; None lets one class crowd out another.
+        rounds, y: see `least_sensitive`.
 
     Raises:
         TypeError: a network without batch norm; names the filter for a vision transformer.
@@ -115,17 +142,18 @@ def filter_by_energy(
 
 
 def lowest(scores: Tensor, y: Tensor | None, keep: int) -> Tensor:
-    """Indices, ascending, of the lowest scores [n]; with classes y [n], of the lowest of each class in turn."""
+    """Indices, ascending, of the lowest scores [n]; with classes y [n], of the lowest of each in turn; on the CPU."""
+    scores, y = scores.detach().cpu(), None if y is None else y.cpu()
     order = scores.argsort(stable=True)
     if y is None:
         return order[:keep].sort().values
     ranked = y[order]
     # The place of each picture within its class, as a share of that class: the same share of every class is kept.
-    place = torch.empty(len(order), dtype=torch.float64, device=scores.device)
+    place = torch.empty(len(order), dtype=torch.float64)
     for label in ranked.unique():
         mine = ranked == label
         count = int(mine.sum())
-        place[mine] = (torch.arange(count, dtype=torch.float64, device=scores.device) + 0.5) / count
+        place[mine] = (torch.arange(count, dtype=torch.float64) + 0.5) / count
     return order[place.argsort(stable=True)[:keep]].sort().values
 
 
@@ -145,14 +173,16 @@ def patch_entropy(tokens: Tensor) -> Tensor:
     """
     if tokens.dim() != 3 or tokens.shape[1] < 3:
         raise ValueError(f"the tokens are {tuple(tokens.shape)}, but must be [n, patches, d] with at least 3 patches.")
-    unit = F.normalize(tokens.double(), dim=-1)
     first, second = torch.triu_indices(tokens.shape[1], tokens.shape[1], 1)
-    cosines = (unit @ unit.mT)[:, first, second]  # [n, pairs]
-    pairs = cosines.shape[1]
-    width = 1.06 * cosines.std(1, keepdim=True).clamp(min=1e-9) * pairs**-0.2
-    apart = (cosines.unsqueeze(1) - cosines.unsqueeze(2)) / width.unsqueeze(2)
-    log_density = torch.logsumexp(-apart.square() / 2, 2) - math.log(pairs * math.sqrt(2 * math.pi)) - width.log()
-    return -log_density.mean(1)
+    found = []
+    for patches in tokens.cpu().double():  # one by one: a large picture has thousands of pairs, and pairs of pairs
+        unit = F.normalize(patches, dim=-1)
+        cosines = (unit @ unit.T)[first, second]
+        pairs = len(cosines)
+        width = 1.06 * cosines.std().clamp(min=1e-9) * pairs**-0.2
+        logs = [torch.logsumexp(-((part[:, None] - cosines) / width).square() / 2, 1) for part in cosines.split(CHUNK)]
+        found.append(math.log(pairs * math.sqrt(2 * math.pi)) + width.log() - torch.cat(logs).mean())
+    return torch.stack(found)
 
 
 @torch.no_grad()
@@ -173,14 +203,20 @@ def filter_by_patches(model: nn.Module, x: Tensor, keep: int) -> Tensor:
             f"{type(model).__name__} has no transformer blocks: for a network with batch norm use filter_by_bn."
         )
     _possible(keep, len(x))
-    seen = []
-    hook = model.blocks[-1].register_forward_hook(lambda _module, _inputs, output: seen.append(output))
+    scores = []
+
+    def watch(_module, _inputs, output) -> None:
+        tokens = output[0] if isinstance(output, tuple) else output
+        scores.append(-patch_entropy(tokens[:, 1:]))
+
+    hook = model.blocks[-1].register_forward_hook(watch)
     try:
-        model(x)
+        with evaluating(model):
+            for part in x.split(CHUNK):
+                model(part)
     finally:
         hook.remove()
-    tokens = seen[0][0] if isinstance(seen[0], tuple) else seen[0]
-    return lowest(-patch_entropy(tokens[:, 1:]), None, keep)
+    return lowest(torch.cat(scores), None, keep)
 
 
 def bn_inversion(

@@ -146,7 +146,8 @@ def filters(
     figure.update_xaxes(title="energy", row=1, col=3)
     figure.update_yaxes(title="pictures", row=1, col=3)
     figure.update_layout(barmode="stack", height=470, margin_t=110, legend={"x": 1, "xanchor": "right"})
-    share = np.bincount(np.asarray(labels)[inside])
+    labels = np.asarray(labels)
+    share = np.bincount(labels[inside], minlength=labels.max() + 1)
     said = f"D {distances[0]:.2f} → {distances[1]:.2f}. Of a class, {share.min()} to {share.max()} are kept."
     if kind.any():
         said += f" Foreign: {np.mean(kind[inside] > 0):.0%} of the kept, {np.mean(kind > 0):.0%} of all."
@@ -158,7 +159,7 @@ def by_source(
     live: Mapping[str, Mapping[str, float]],
     full: float,
     title: str,
-    said: str,
+    low: float = 0.0,
 ) -> go.Figure:
     """Accuracy of the quantized network after calibration on each set: a dot a seed, the mean, and this run.
 
@@ -166,7 +167,8 @@ def by_source(
         values: held-out accuracy [seeds] by panel and set; may be empty.
         live: that of this run, by panel and set.
         full: accuracy of the network in full precision, this run.
-        title, said: of the figure.
+        title: of the figure.
+        low: where the axes begin, in percent.
     """
     panels = list(live)
     figure = make_subplots(rows=1, cols=len(panels), shared_yaxes=True, horizontal_spacing=0.05, subplot_titles=panels)
@@ -198,12 +200,13 @@ def by_source(
             row=1,
             col=col,
         )
-        figure.update_xaxes(title="held-out accuracy [%]", row=1, col=col)
+        figure.update_xaxes(title="held-out accuracy [%]", range=[low, 102], row=1, col=col)
     names = list(live[panels[0]])
     figure.update_yaxes(tickvals=list(range(len(names))), ticktext=names, range=[len(names) - 0.5, -0.5])
     figure.update_yaxes(title="calibrated on", row=1, col=1)
     figure.update_layout(height=200 + 34 * len(names), margin_t=130, margin_b=60, legend={"y": 1.09})
-    return titled(figure, title, said)
+    said = "Dots: recorded seeds. Bars: their mean. Diamonds: this run."
+    return titled(figure, title, said if any(any(by.values()) for by in values.values()) else "Diamonds: this run.")
 
 
 def gains(values: Mapping[str, Mapping[str, Sequence[float]]], live: Mapping[str, Mapping[str, float]]) -> go.Figure:
@@ -242,7 +245,11 @@ def gains(values: Mapping[str, Mapping[str, Sequence[float]]], live: Mapping[str
         figure.update_xaxes(title="filter", **ticks, row=1, col=col)
     figure.update_yaxes(title="accuracy gained [points]", row=1, col=1)
     figure.update_layout(height=430, margin_t=120, legend={"y": 1.09})
-    return titled(figure, "Does a filter help?", "Bars: the mean over the recorded seeds." if values else "This run.")
+    return titled(
+        figure,
+        "Does a filter help?",
+        "Bars: the mean over the recorded seeds." if any(any(by.values()) for by in values.values()) else "This run.",
+    )
 
 
 def widths(values: Mapping[str, Mapping[str, Sequence[float]]], full: float) -> go.Figure:
@@ -275,4 +282,4 @@ def widths(values: Mapping[str, Mapping[str, Sequence[float]]], full: float) -> 
     )
     figure.update_yaxes(title="held-out accuracy [%]")
     figure.update_layout(height=460, margin_t=130)
-    return titled(figure, "Accuracy against bits, for every source", "Mean ± standard deviation over seeds.")
+    return titled(figure, "Accuracy against bits", "Mean ± standard deviation over seeds.")

@@ -205,17 +205,21 @@ def test_class_and_guidance_change_the_picture(sampler):
     assert (sampler.sample(torch.tensor([0]), guidance=1.0, seed=1) - one).abs().max() > 1e-3
 
 
-def test_templates_are_taken_in_turn(sampler, pipe):
+def test_templates_are_taken_in_turn_within_each_class(sampler):
     assert sampler.prompts(LABELS) == [
         TEMPLATES[0].format("hamster"),
         TEMPLATES[1].format("teapot"),
-        TEMPLATES[2].format("hamster"),
+        TEMPLATES[1].format("hamster"),
+        TEMPLATES[2].format("teapot"),
         TEMPLATES[3].format("teapot"),
-        TEMPLATES[0].format("teapot"),
     ]
     assert sampler.prompts(LABELS[:1], styled=True) == [STYLED.format("a photo of a hamster", "*")]
-    other = DiffusionSampler(pipe, CLASSES, templates=["{} up close"], placeholder="-")
+    other = DiffusionSampler(sampler.pipeline, CLASSES, templates=["{} up close"], placeholder="-")
     assert other.prompts(LABELS[:2], styled=True) == [f"{name} up close in the style of -" for name in CLASSES]
+    # Classes in turn, as pools are drawn: nobody is tied to one template.
+    asked = sampler.prompts(torch.arange(16) % 2)
+    assert {text for text in asked if "hamster" in text} == {template.format("hamster") for template in TEMPLATES}
+    assert {text for text in asked if "teapot" in text} == {template.format("teapot") for template in TEMPLATES}
 
 
 # -------------------------------------------------------------------------------------------------------------- styles
