@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
+from helpers.models import batchnorm
 from helpers.models.batchnorm import (
     ChannelMoments,
     batchnorms,
@@ -331,3 +332,21 @@ def test_no_batches_are_refused_and_nothing_is_forgotten(mode):
         recompute_batchnorm(model, [])
     assert unchanged(model, before) and modes(model) == training
     assert all(layer.momentum == 0.1 for layer in batchnorms(model).values())
+
+
+def test_the_distance_is_what_means_and_spreads_add():
+    model = network()
+    found = moments(model, pictures(12))
+    mean, spread = found.parts()
+    assert mean > 0 and spread > 0 and found.distance() == pytest.approx(mean + spread)
+    half = slice(0, 6)
+    assert sum(found.parts(half)) == pytest.approx(found.distance(half)) == pytest.approx(found.part(half).distance())
+
+
+def test_many_pictures_pass_in_parts(monkeypatch):
+    model, x = network(), pictures(11)
+    whole = moments(model, x)
+    monkeypatch.setattr(batchnorm, "CHUNK", 4)
+    parts = moments(model, x)
+    assert torch.allclose(parts.first, whole.first) and torch.allclose(parts.second, whole.second)
+    assert torch.equal(parts.mean, whole.mean) and torch.equal(parts.std, whole.std)

@@ -14,6 +14,7 @@ from torch import nn
 from helpers.models.batchnorm import ChannelMoments, batchnorms, moments, recompute_batchnorm
 from helpers.models.cnn import Cnn, logits_of
 from helpers.models.vit import glyph_vit
+from helpers.quantization import stableq
 from helpers.quantization.stableq import (
     bn_distance,
     bn_inversion,
@@ -25,6 +26,7 @@ from helpers.quantization.stableq import (
     least_sensitive,
     lowest,
     patch_entropy,
+    removal_order,
 )
 
 quick = settings(max_examples=25, deadline=None, derandomize=True)
@@ -442,3 +444,58 @@ def test_a_dead_channel_gives_no_nan():
 def test_dreams_that_cannot_be_are_refused(name, value):
     with pytest.raises(ValueError, match=f"{name} is {value!r}, but it must be a whole number of at least 1"):
         bn_inversion(network(), **{"n": 4, "steps": 2, name: value})
+
+
+def dealt(n=60, seed=3):
+    """Moments of n pictures, half of which come from the network's own pile."""
+    model = network()
+    return model, moments(model, torch.cat([0.5 * pictures(n // 2, seed=1), pictures(n - n // 2, seed)]))
+
+
+def test_one_at_a_time_is_the_plain_loop():
+    _, found = dealt()
+    kept = list(range(len(found)))
+    while len(kept) > 20:
+        kept.pop(int(found.sensitivity(torch.tensor(kept)).argmax()))
+    assert least_sensitive(found, 20).tolist() == kept
+
+
+def test_the_order_of_removal_holds_every_number_to_keep():
+    _, found = dealt()
+    order = removal_order(found)
+    assert sorted(order.tolist()) == list(range(len(found)))
+    for keep in (1, 7, 20, 59, 60):
+        assert torch.equal(order[:keep].sort().values, least_sensitive(found, keep))
+
+
+def test_a_set_that_is_close_is_not_driven_away():
+    """In a few large portions it is: the pictures of one portion are judged as if the others stayed."""
+    model = network()
+    found = moments(model, 0.5 * pictures(200, seed=1))
+    whole = found.distance()
+    assert found.distance(least_sensitive(found, 50)) < whole
+    assert found.distance(least_sensitive(found, 50)) < found.distance(least_sensitive(found, 50, rounds=4))
+
+
+def test_class_by_class_keeps_as_many_of_each():
+    model, found = dealt()
+    y = torch.arange(60) % 4
+    kept = least_sensitive(found, 20, y=y)
+    assert torch.bincount(y[kept]).tolist() == [5, 5, 5, 5] and torch.equal(kept, kept.sort().values)
+    x = torch.cat([0.5 * pictures(30, seed=1), pictures(30, 3)])
+    assert torch.equal(filter_by_bn(model, x, 20, y=y), kept)
+
+
+def test_a_filter_asks_the_network_in_eval_mode(vit):
+    model, x = network(), pictures(16)
+    expected = filter_by_energy(model, x, torch.zeros(16, dtype=torch.int64), 5)
+    before = state(model)
+    assert torch.equal(filter_by_energy(model.train(), x, torch.zeros(16, dtype=torch.int64), 5), expected)
+    assert model.training and unchanged(model, before)
+
+
+def test_a_large_picture_has_its_patches_compared_in_parts(monkeypatch):
+    tokens = torch.randn(3, 12, 5, generator=torch.Generator().manual_seed(0))
+    whole = patch_entropy(tokens)
+    monkeypatch.setattr(stableq, "CHUNK", 7)
+    assert torch.allclose(patch_entropy(tokens), whole)
