@@ -19,7 +19,7 @@ from torch.nn import functional as F
 from helpers.data.checks import whole
 from helpers.lab.training import fit
 from helpers.models.cnn import logits_of
-from helpers.quantization.grids import QuantizedWeight, fit_grid, levels, round_ste
+from helpers.quantization.grids import MOST_BITS, QuantizedWeight, fit_grid, levels, round_ste
 
 QUANTILE = 0.999
 SCALE_BITS = 16
@@ -108,6 +108,8 @@ class QuantModel(nn.Module):
 
     def __init__(self, model: nn.Module, bits: int, activation_bits: int | None) -> None:
         super().__init__()
+        if activation_bits is not None:
+            whole("activation_bits", activation_bits, 2, MOST_BITS)
         self.bits, self.activation_bits = bits, activation_bits
         self.model = deepcopy(model).eval().requires_grad_(False)  # only the layers are tuned, not batch norm
         found = [name for name, part in self.model.named_modules() if isinstance(part, nn.Conv2d | nn.Linear)]
@@ -136,6 +138,8 @@ class QuantModel(nn.Module):
 @torch.no_grad()
 def calibrate(model: nn.Module, x: Tensor, bits: int, activation_bits: int | None) -> QuantModel:
     """Grids for weights, and ranges for activations from what the full network's layers see of x. No training.
+
+    Returns a network of few bits that is called as the full one is, which is left as it was.
 
     Args:
         model: convolutions and linear layers, ReLUs in front of all but the first.

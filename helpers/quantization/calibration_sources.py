@@ -67,11 +67,17 @@ class Pools:
     styled: Tensor
 
 
-def draw_pools(sampler: Sampler, style: Tensor, n: int, classes: int, *, guidance: float = 1.5, seed: int = 0) -> Pools:
-    """`n` pictures in the unspecified and `n` in a learned style, classes 0, 1, 2 … in turn, from the same noise."""
+def draw_pools(
+    sampler: Sampler, style: Tensor, n: int, classes: int, *, guidance: float | None = None, seed: int = 0
+) -> Pools:
+    """`n` pictures in the unspecified and `n` in a learned style, classes 0, 1, 2 … in turn, from the same noise.
+
+    guidance: None for the sampler's own.
+    """
+    settings = {"seed": seed} if guidance is None else {"seed": seed, "guidance": guidance}
     labels = torch.arange(whole("n", n)) % classes
-    plain = sampler.sample(labels, guidance=guidance, seed=seed)
-    return Pools(labels.to(plain.device), plain, sampler.sample(labels, style=style, guidance=guidance, seed=seed))
+    plain = sampler.sample(labels, **settings)
+    return Pools(labels.to(plain.device), plain, sampler.sample(labels, style=style, **settings))
 
 
 def sources(
@@ -106,10 +112,10 @@ def sources(
     if keep > min(drawn, len(private)):
         raise ValueError(f"keep is {keep}, but the pool has {drawn} pictures and there are {len(private)} real ones.")
     generator = torch.Generator().manual_seed(seed)
-    side, device = private.shape[-1], private.device
+    (channels, side), device = private.shape[1:3], private.device
     found = {
-        "noise": torch.rand(keep, 1, side, side, generator=generator).to(device),
-        "inverted": bn_inversion(model, keep, side=side, steps=steps, seed=seed)[0],
+        "noise": torch.rand(keep, channels, side, side, generator=generator).to(device),
+        "inverted": bn_inversion(model, keep, side=side, channels=channels, steps=steps, seed=seed)[0],
         "imagined": pools.imagined[:keep],
     }
     if every:

@@ -55,6 +55,8 @@ class DiffusionSampler:
         placeholder: str = PLACEHOLDER,
         start: str = START,
     ) -> None:
+        if isinstance(classes, str):
+            raise ValueError(f"classes is the text {classes!r}, but it must be a list of names.")
         if not classes or not templates or any(template.count("{}") != 1 for template in templates):
             raise ValueError(
                 f"there are {len(classes)} classes and the templates are {list(templates)}: give at least one name, and "
@@ -78,14 +80,17 @@ class DiffusionSampler:
     ) -> "DiffusionSampler":
         """From a folder that holds a pipeline, or by its name on the hub, where it is downloaded from once.
 
+        Stable Diffusion 1 and 2 have the parts that are needed; later families have others.
+
         Args:
-            name: folder, or name on the hub.
+            name: folder (with a model_index.json), or name on the hub.
             classes: their names.
             device: where it runs.
             settings: of the sampler.
 
         Raises:
             ModuleNotFoundError: diffusers is not installed; says how to install it.
+            ValueError: no such folder, and no such name that could be reached.
         """
         try:
             from diffusers import StableDiffusionPipeline
@@ -93,7 +98,15 @@ class DiffusionSampler:
             raise ModuleNotFoundError(
                 f"{error.name} is not installed, but a text-to-image pipeline needs it: pip install -e '.[diffusion]'."
             ) from None
-        pipeline = StableDiffusionPipeline.from_pretrained(name, safety_checker=None, requires_safety_checker=False)
+        try:
+            pipeline = StableDiffusionPipeline.from_pretrained(
+                str(name), safety_checker=None, requires_safety_checker=False
+            )
+        except (OSError, ValueError) as error:
+            raise ValueError(
+                f"{str(name)!r} could not be loaded: give a folder that holds a Stable Diffusion pipeline (with a "
+                "model_index.json), or its name on the Hugging Face hub, which needs a network the first time."
+            ) from error
         return cls(pipeline.to(device), classes, **settings)
 
     @property
@@ -155,7 +168,8 @@ class DiffusionSampler:
             The token, [d].
 
         Raises:
-            ValueError: no pictures, or another number of classes than of pictures.
+            ValueError: no pictures, another number of classes than of pictures, or a scheduler that predicts neither noise
+                nor velocity.
         """
         if not len(x) or len(x) != len(y):
             raise ValueError(
@@ -163,6 +177,9 @@ class DiffusionSampler:
             )
         whole("steps", steps), whole("size", size)
         pipe, generator = self.pipeline, torch.Generator().manual_seed(seed)
+        kind = pipe.scheduler.config.prediction_type
+        if kind not in ("epsilon", "v_prediction"):
+            raise ValueError(f"the scheduler predicts {kind!r}, but it must be 'epsilon' or 'v_prediction'.")
         device = pipe.unet.device
         latents, prompts = self._latents(x.to(device)), self.prompts(y, styled=True)
         token = self.unspecified.requires_grad_()
@@ -175,7 +192,7 @@ class DiffusionSampler:
                 said = pipe.encode_prompt([prompts[i] for i in which], device, 1, False)[0]
             noisy = pipe.scheduler.add_noise(latents[which], noise, t)
             aim = noise
-            if pipe.scheduler.config.prediction_type == "v_prediction":
+            if kind == "v_prediction":
                 aim = pipe.scheduler.get_velocity(latents[which], noise, t)
             loss = F.mse_loss(pipe.unet(noisy, t, encoder_hidden_states=said).sample, aim)
             adam.zero_grad()

@@ -89,6 +89,8 @@ def least_sensitive(found: ChannelMoments, keep: int, rounds: int | None = None,
     if rounds is None and y is None:
         return removal_order(found, keep)[:keep].sort().values
     rounds = whole("rounds", PORTIONS if rounds is None else rounds)
+    if y is not None and len(y) != n:
+        raise ValueError(f"there are {n} pictures and {len(y)} classes: give one of each.")
     kept = torch.arange(n)
     for step in range(rounds):
         size = keep + (n - keep) * (rounds - 1 - step) // rounds
@@ -220,7 +222,7 @@ def filter_by_patches(model: nn.Module, x: Tensor, keep: int) -> Tensor:
 
 
 def bn_inversion(
-    model: nn.Module, n: int, *, side: int = 8, steps: int = 150, lr: float = 0.05, seed: int = 0
+    model: nn.Module, n: int, *, side: int = 8, channels: int = 1, steps: int = 150, lr: float = 0.05, seed: int = 0
 ) -> tuple[Tensor, Tensor]:
     """Pictures that a network is made to dream: gradient steps on pixels until it names them and batch norm is content.
 
@@ -229,22 +231,22 @@ def bn_inversion(
     Args:
         model: with batch norm, frozen or not; left as it is.
         n: how many pictures.
-        side: pixels a side.
+        side, channels: pixels a side, and how many colours.
         steps, lr: of Adam.
         seed: of the first noise.
 
     Returns:
-        Pictures float32 [n, 1, side, side] in [0, 1] and their labels int64 [n].
+        Pictures float32 [n, channels, side, side] in [0, 1] and their labels int64 [n].
 
     Raises:
         TypeError: a network without batch norm.
         ValueError: numbers that are not whole and at least 1.
     """
-    whole("n", n), whole("side", side), whole("steps", steps)
+    whole("n", n), whole("side", side), whole("channels", channels), whole("steps", steps)
     layers = batchnorms(model)
     device = next(model.parameters()).device
     generator = torch.Generator().manual_seed(seed)
-    x = torch.rand(n, 1, side, side, generator=generator).to(device).requires_grad_()
+    x = torch.rand(n, channels, side, side, generator=generator).to(device).requires_grad_()
     adam, y = torch.optim.Adam([x], lr=lr), None
     for _ in range(steps):
         logits = None

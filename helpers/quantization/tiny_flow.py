@@ -33,7 +33,7 @@ class Sampler(Protocol):
     """Whatever draws pictures of classes: `TinyFlow` here, a text-to-image pipeline in `diffusion`."""
 
     def sample(self, labels: Tensor, *, style: Tensor | None = None, guidance: float = 1.5, seed: int = 0) -> Tensor:
-        """Pictures float [n, 1, side, side] in [0, 1] of classes [n]; `style` is a token, None the unspecified one."""
+        """Pictures float [n, channels, side, side] in [0, 1] of classes [n]; `style` is a token, None is unspecified."""
         ...
 
 
@@ -241,6 +241,10 @@ def invert_style_token(
 
 
 def _belong(model: TinyFlow, x: Tensor, y: Tensor) -> None:
+    if x.shape[1:] != (1, model.side, model.side):
+        raise ValueError(
+            f"the pictures are {tuple(x.shape)}, but the generator draws [n, 1, {model.side}, {model.side}]."
+        )
     if not len(x) or len(x) != len(y) or int(y.min()) < 0 or int(y.max()) >= model.classes:
         raise ValueError(
             f"there are {len(x)} pictures and {len(y)} classes {sorted(set(y.tolist()))}, but at least one picture is "

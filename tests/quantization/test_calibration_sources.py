@@ -289,3 +289,21 @@ def test_pictures_of_another_size(world):
 def test_a_share_outside_of_0_and_1_is_refused(pool, share):
     with pytest.raises(ValueError, match="share is .* must lie in"):
         contaminate(pool, share)
+
+
+def test_a_network_for_colours_is_dreamt_for_in_colours():
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Linear(4 * 36, 2)).eval()
+    private = torch.rand(12, 3, 8, 8, generator=torch.Generator().manual_seed(1))
+    labels = torch.arange(12) % 2
+    found = sources(network, Pools(labels, private, private), private[:4], private, keep=6, steps=2)
+    assert {tuple(x.shape) for name, x in found.items() if name != "the few"} == {(6, 3, 8, 8)}
+
+
+def test_a_sampler_keeps_its_own_guidance_unless_told():
+    class Sampler:
+        def sample(self, labels, *, style=None, guidance=3.5, seed=0):
+            return torch.full((len(labels), 1, 2, 2), guidance)
+
+    assert draw_pools(Sampler(), torch.zeros(1), 4, 2).imagined.unique().tolist() == [3.5]
+    assert draw_pools(Sampler(), torch.zeros(1), 4, 2, guidance=2.0).styled.unique().tolist() == [2.0]

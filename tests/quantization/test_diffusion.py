@@ -364,11 +364,6 @@ def test_without_diffusers_it_says_what_to_install(monkeypatch, tmp_path):
         DiffusionSampler.from_pretrained(str(tmp_path), CLASSES)
 
 
-def test_a_folder_that_is_empty_is_refused(tmp_path):
-    with pytest.raises(OSError):
-        DiffusionSampler.from_pretrained(str(tmp_path), CLASSES)
-
-
 # ------------------------------------------------------------------------------------------------------ what is refused
 
 
@@ -425,3 +420,26 @@ def test_a_style_that_cannot_be_learned_is_refused(sampler, x, y, more, says):
 def test_pictures_of_a_class_that_there_is_not_are_refused(sampler):
     with pytest.raises(ValueError, match="classes 0 to 1"):
         sampler.learn_style(pictures(), LABELS + 1)
+
+
+def test_what_cannot_be_loaded_is_one_sentence(tmp_path):
+    for name in (tmp_path / "missing", tmp_path):  # no folder, and a folder without a pipeline
+        with pytest.raises(
+            ValueError, match="could not be loaded: give a folder that holds a Stable Diffusion pipeline"
+        ):
+            DiffusionSampler.from_pretrained(name, CLASSES)
+
+
+def test_a_text_is_no_list_of_classes(pipe):
+    with pytest.raises(ValueError, match="classes is the text 'hamster', but it must be a list of names"):
+        DiffusionSampler(pipe, "hamster")
+
+
+def test_a_scheduler_that_predicts_something_else_is_refused(pipe, sampler):
+    found = sampler.sample(LABELS[:2])
+    pipe.scheduler.register_to_config(prediction_type="sample")
+    try:
+        with pytest.raises(ValueError, match="the scheduler predicts 'sample', but it must be 'epsilon' or"):
+            sampler.learn_style(found, LABELS[:2], steps=1)
+    finally:
+        pipe.scheduler.register_to_config(prediction_type="epsilon")
