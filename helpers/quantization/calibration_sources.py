@@ -24,7 +24,6 @@ from helpers.quantization.tiny_flow import Sampler
 RULES = ("none", "energy", "batch norm", "both")
 ENERGY_SHARE = 0.7
 """Of the pool, that the energy filter leaves to the batch-norm filter when both are used."""
-FOREIGN = ("noise", "letters", "negatives")
 
 
 def chosen(model: nn.Module, x: Tensor, keep: int, rule: str = "both", y: Tensor | None = None) -> Tensor:
@@ -60,7 +59,7 @@ def chosen(model: nn.Module, x: Tensor, keep: int, rule: str = "both", y: Tensor
 
 @dataclass(frozen=True)
 class Pools:
-    """What a sampler drew of every class in turn, before any filter, and where the kept pictures come from."""
+    """What a sampler drew, before any filter: classes int64 [n], and pictures of them in two styles, [n, channels, side, side]."""
 
     labels: Tensor
     imagined: Tensor
@@ -72,7 +71,12 @@ def draw_pools(
 ) -> Pools:
     """`n` pictures in the unspecified and `n` in a learned style, classes 0, 1, 2 … in turn, from the same noise.
 
-    guidance: None for the sampler's own.
+    Args:
+        sampler: see `Sampler`.
+        style: a token of the sampler's.
+        n, classes: how many pictures of how many classes.
+        guidance: None for the sampler's own.
+        seed: of the noise.
     """
     settings = {"seed": seed} if guidance is None else {"seed": seed, "guidance": guidance}
     labels = torch.arange(whole("n", n)) % classes
