@@ -59,7 +59,7 @@ def chosen(model: nn.Module, x: Tensor, keep: int, rule: str = "both", y: Tensor
 
 @dataclass(frozen=True)
 class Pools:
-    """What a sampler drew, before any filter: classes int64 [n], and pictures of them in two styles, [n, channels, side, side]."""
+    """What a sampler drew, before any filter: classes [n], and pictures of them [n, channels, side, side] in two styles."""
 
     labels: Tensor
     imagined: Tensor
