@@ -176,14 +176,14 @@ def moments(model: nn.Module, x: Tensor) -> ChannelMoments:
 
 
 @torch.no_grad()
-def recompute_batchnorm(model: nn.Module, batches: Iterable[Tensor]) -> nn.Module:
+def recompute_batchnorm(model: nn.Module, batches: Iterable[Tensor | tuple]) -> nn.Module:
     """Forget the running statistics and take new ones from inputs without labels; no weight changes.
 
     The cumulative average over the batches: every batch counts alike.
 
     Args:
         model: changed in place, and returned in the modes that it had.
-        batches: inputs of the network, at least one batch.
+        batches: inputs of the network, at least one batch; a tuple holds several arguments of one call.
 
     Raises:
         TypeError: a network without batch norm.
@@ -199,7 +199,7 @@ def recompute_batchnorm(model: nn.Module, batches: Iterable[Tensor]) -> nn.Modul
                 module.momentum = None
                 module.train()
             for batch in batches:
-                model(batch)
+                model(*batch) if isinstance(batch, tuple) else model(batch)
                 seen += 1
         done = seen > 0
     finally:

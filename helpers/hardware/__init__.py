@@ -1,0 +1,1 @@
+"""Chapter 7: numbers are small now; what does it cost to move and multiply them?"""

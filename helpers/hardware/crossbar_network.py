@@ -1,0 +1,105 @@
+"""The patient of the lesson: a small spiking network, trained, written into crossbars, adapted and judged.
+
+Two hidden layers with batch norm before each neuron, direct code: the first layer sees the picture itself, so its array gets
+ideal voltages and an ideal converter; all others see spikes.
+
+Source: the miniature of the course's specification (digits, 64-128-128-10, tau 0.5, reset to zero).
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from helpers.hardware.crossbar_layers import calibrate_adc, map_network, noisy_weights
+from helpers.hardware.crossbars import ArrayConfig, DeviceConfig
+from helpers.lab.training import batches, fit
+from helpers.models.batchnorm import evaluating, recompute_batchnorm
+from helpers.neurons.lif import LIF
+from helpers.neurons.networks import SpikingMLP
+
+FIRST = "linears.0"
+SEEN = 256
+"""Pictures without labels that converters and batch norms are set by."""
+
+
+def spiking_net(dims: Sequence[int]) -> SpikingMLP:
+    """Linear – batch norm – LIF (β = 0.5, threshold 1, reset to zero), and a linear layer that votes."""
+    return SpikingMLP(dims, partial(LIF, beta=0.5, reset="zero"), batchnorm=True)
+
+
+def train_spiking_net(
+    x: Tensor,
+    y: Tensor,
+    *,
+    hidden: int = 128,
+    timesteps: int = 4,
+    epochs: int = 15,
+    size: int = 64,
+    sigma: float = 0.0,
+    seed: int = 0,
+    label: str = "network",
+) -> SpikingMLP:
+    """Train on labelled pictures: cross-entropy of the mean vote, Adam at 2e-3; returns it frozen, in eval mode.
+
+    Args:
+        x, y: pictures [N, pixels] in [0, 1] and classes [N].
+        hidden: neurons in each of two hidden layers.
+        timesteps: steps that a picture is shown for.
+        epochs, size: passes, and pictures a batch.
+        sigma: of the weights' noise in training; above 0 is noise-aware training.
+        seed: of weights, order and noise.
+        label: in front of the progress bar.
+    """
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        net = spiking_net((x.shape[1], hidden, hidden, int(y.max()) + 1)).to(x.device).train()
+    data = batches(x, y, size=size, seed=seed)
+
+    def loss(pictures: Tensor, labels: Tensor) -> Tensor:
+        return F.cross_entropy(net(pictures, timesteps).mean(0), labels)
+
+    recipe = {"epochs": epochs, "lr": 2e-3, "optimizer": "adam", "schedule": "constant", "label": label}
+    with noisy_weights(net, sigma, seed):
+        fit(net, data, loss, **recipe)
+    return net.eval().requires_grad_(False)
+
+
+@torch.no_grad()
+def accuracy(net: nn.Module, x: Tensor, y: Tensor, timesteps: int, size: int = 1000) -> float:
+    """Share of pictures [N, pixels] whose mean vote is right."""
+    with evaluating(net):
+        votes = torch.cat([net(part, timesteps).mean(0) for part in x.split(size)])
+    return int((votes.argmax(-1) == y).sum()) / len(y)
+
+
+@dataclass(frozen=True)
+class Bench:
+    """A trained network and the pictures to set it by: what a chip is made from.
+
+    Args:
+        net: from `train_spiking_net`.
+        seen: pictures without labels, [SEEN, pixels].
+        timesteps: steps that a picture is shown for.
+        bits: of a weight.
+        seed: of the chip.
+    """
+
+    net: nn.Module
+    seen: Tensor
+    timesteps: int = 4
+    bits: int = 4
+    seed: int = 0
+
+    def chip(
+        self, device: DeviceConfig = DeviceConfig(), array: ArrayConfig = ArrayConfig(), adapt: bool = False
+    ) -> nn.Module:
+        """The network on crossbars; converters calibrated where they wait for it, batch norms renewed with `adapt`."""
+        first = replace(array, adc_bits=None, adc_range="full", input_bits=None)
+        made = map_network(self.net, device, array, self.bits, self.seed, {FIRST: first})
+        if array.adc_bits is not None and array.adc_range == "calibrated":
+            calibrate_adc(made, self.seen, self.timesteps)
+        return recompute_batchnorm(made, [(self.seen, self.timesteps)]) if adapt else made

@@ -1,0 +1,374 @@
+"""A weight matrix in conductances, and the matrix-vector product that it computes by letting currents flow.
+
+    q = round(W/s),  s = max|W|/(2^(b-1) - 1)               weights of b bits, signed                  (quantise)
+    q⁺ = max(q, 0),  q⁻ = max(-q, 0)                        one column for each sign                   (differential pair)
+    q± = Σ_k 2^(ck) q±_k,  k < ⌈(b-1)/c⌉                    cells of c bits                            (bit slices)
+    G = G_min + q_k/(2^c - 1) · (G_max - G_min)             a cell                                     (device)
+    d = Σ_i x_i (G⁺ - G⁻)/ΔG,  ΔG = (G_max - G_min)/(2^c - 1)   a tile of rows, a slice                (Ohm, Kirchhoff)
+    d̂ = Δ·clip(round(d/Δ), ±(2^(a-1) - 1))                  a converter of a bits                      (ADC)
+    y = s Σ_tiles Σ_k 2^(ck) d̂                              digital                                    (shift and add)
+
+Sources: A. Moitra et al., "When In-memory Computing Meets Spiking Neural Networks", 2024 (the review behind this
+lesson) and standard practice; with variation off the product equals that of Sandia's CrossSim.
+"""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from helpers.data.checks import whole
+from helpers.hardware.nonidealities import (
+    VARIATIONS,
+    adc_levels,
+    drift,
+    program_variation,
+    read_noise,
+    stuck_at,
+)
+from helpers.hardware.wires import effective_conductance
+from helpers.quantization.grids import fit_grid
+
+CACHED = 2**18
+"""Currents that are converted together: what a core's own cache holds."""
+
+
+@dataclass(frozen=True)
+class DeviceConfig:
+    """A cell. All its faults are off by default; errors as raised by `program`.
+
+    Args:
+        g_max: conductance of the highest level, in siemens; 1/20 kΩ.
+        on_off: G_max/G_min, above 1; math.inf makes G_min 0.
+        cell_bits: c, 1 to 8.
+        sigma, variation: programming error, see `nonidealities.program_variation`.
+        p_on, p_off: shares of cells stuck at G_max and at G_min.
+        read_noise: ρ of `nonidealities.read_noise`.
+        drift_nu, drift_sigma, elapsed: see `nonidealities.drift`.
+        v_read: volts of a spike on a row.
+    """
+
+    g_max: float = 1 / 20e3
+    on_off: float = 10.0
+    cell_bits: int = 1
+    sigma: float = 0.0
+    variation: str = "lognormal"
+    p_on: float = 0.0
+    p_off: float = 0.0
+    read_noise: float = 0.0
+    drift_nu: float = 0.0
+    drift_sigma: float = 0.0
+    elapsed: float = 1.0
+    v_read: float = 0.1
+
+    def __post_init__(self) -> None:
+        whole("cell_bits", self.cell_bits, 1, 8)
+        if not (self.on_off > 1 and 0 < self.g_max < math.inf and self.read_noise >= 0 and self.v_read > 0):
+            raise ValueError(
+                f"on_off is {self.on_off}, g_max {self.g_max} S, read_noise {self.read_noise} and v_read {self.v_read} V, "
+                "but the ratio must be above 1, conductance and voltage above 0, and the noise at least 0."
+            )
+        # Refused here, before any work, by those who know why.
+        nothing = torch.zeros(0)
+        if self.variation not in VARIATIONS or not self.sigma >= 0:
+            program_variation(nothing, self.sigma, self.variation)
+        stuck_at(nothing, self.p_on, self.p_off, 0.0, 0.0)
+        drift(nothing, self.drift_nu, self.elapsed, self.drift_sigma)
+
+    @property
+    def g_min(self) -> float:
+        """Conductance of level 0, in siemens."""
+        return self.g_max / self.on_off
+
+    @property
+    def step(self) -> float:
+        """ΔG, from one level to the next, in siemens."""
+        return (self.g_max - self.g_min) / (2**self.cell_bits - 1)
+
+
+@dataclass(frozen=True)
+class ArrayConfig:
+    """An array and what stands around it; errors as raised by `program`.
+
+    Args:
+        rows, columns: cells of one array.
+        adc_bits: of the signed converter of a pair of columns, 2 or more; None is one without error.
+        adc_range: "full": it reaches all that the rows could add up to; "calibrated": what `calibrate_adc` has seen.
+        wire_ohm: resistance of the wire from one cell to the next, along rows and columns.
+        input_bits: 1: spikes, no converter on the rows; 2 to 16: signed numbers, sent a bit at a time; None: voltages as
+            they are (an ideal converter on every row).
+    """
+
+    rows: int = 64
+    columns: int = 64
+    adc_bits: int | None = None
+    adc_range: str = "full"
+    wire_ohm: float = 0.0
+    input_bits: int | None = 1
+
+    def __post_init__(self) -> None:
+        whole("rows", self.rows)
+        whole("columns", self.columns)
+        if self.columns % 2:
+            raise ValueError(f"columns is {self.columns}, but it must be even: a weight needs a pair of columns.")
+        if self.adc_bits is not None:
+            whole("adc_bits", self.adc_bits, 2, 24)
+        if self.input_bits is not None:
+            whole("input_bits", self.input_bits, 1, 16)
+        if self.adc_range not in ("full", "calibrated") or not 0 <= self.wire_ohm < math.inf:
+            raise ValueError(
+                f"adc_range is {self.adc_range!r} and wire_ohm {self.wire_ohm}, but the range must be full or calibrated "
+                "and the resistance finite and at least 0."
+            )
+
+
+def arrays_needed(inputs: int, outputs: int, rows: int, columns: int, columns_per_weight: int) -> int:
+    """Arrays that a matrix fills: ⌈inputs/rows⌉·⌈outputs·columns_per_weight/columns⌉.
+
+    Args:
+        inputs, outputs: of the matrix; a convolution has Cin·k² inputs.
+        rows, columns: of an array.
+        columns_per_weight: two for each slice with a differential pair.
+
+    Raises:
+        ValueError: a number that is not whole and at least 1.
+    """
+    for name, value in (("inputs", inputs), ("outputs", outputs), ("rows", rows), ("columns", columns)):
+        whole(name, value)
+    whole("columns_per_weight", columns_per_weight)
+    return -(-inputs // rows) * -(-outputs * columns_per_weight // columns)
+
+
+def stream(seed: int, *place: int) -> torch.Generator:
+    """A generator of its own for each place of a chip: what one effect draws never shifts what another draws."""
+    state = np.random.SeedSequence([seed, *place]).generate_state(1, np.uint64)[0]
+    return torch.Generator().manual_seed(int(state >> 1))
+
+
+def slices(integers: Tensor, bits: int, cell_bits: int) -> Tensor:
+    """Levels of the cells, [K, N, S, 2]: inputs, outputs, slices of `cell_bits`, the lowest first, and plus and minus.
+
+    Args:
+        integers: q, [N, K], |q| < 2^(bits - 1).
+    """
+    q = integers.T
+    pair = torch.stack([q.clamp(min=0), (-q).clamp(min=0)], -1)  # [K, N, 2]
+    parts = [pair >> (cell_bits * k) & (2**cell_bits - 1) for k in range(-(-(bits - 1) // cell_bits))]
+    return torch.stack(parts, 2)
+
+
+class CrossbarArray(nn.Module):
+    """A programmed matrix; made by `program`.
+
+    Attributes:
+        integers: q, int64 [N, K].
+        conductance: of every cell, in siemens, [K, N, S, 2], see `slices`.
+        difference, total: (G⁺ ∓ G⁻)/ΔG as a row's driver meets it, wires included, [K, S·N].
+        scale: s.
+        reach: what the converter's largest code stands for, in levels; None until it is calibrated.
+    """
+
+    def __init__(
+        self,
+        integers: Tensor,
+        scale: float,
+        conductance: Tensor,
+        bits: int,
+        device: DeviceConfig,
+        array: ArrayConfig,
+        seed: int,
+    ) -> None:
+        super().__init__()
+        self.bits, self.device_config, self.array, self.scale, self.seed = bits, device, array, scale, seed
+        self.register_buffer("integers", integers)
+        self.register_buffer("conductance", conductance)
+        seen = conductance if not array.wire_ohm else _behind_wires(conductance, array)
+        inputs, outputs, self.slices = seen.shape[:3]
+        plus, minus = seen.transpose(1, 2).unbind(-1)  # [K, S, N]
+        dtype = conductance.dtype
+        self.register_buffer("difference", ((plus - minus) / device.step).flatten(1).to(dtype))
+        # The most that any column can add up to, tile by tile: a converter that cannot be overrun need not clip.
+        bounded = array.input_bits is not None and not device.read_noise
+        tiles = self.difference.split(array.rows) if bounded else ()
+        self.most = [float(tile.abs().sum(0).max()) for tile in tiles]
+        total = (plus + minus) / device.step if device.read_noise else plus[:0]
+        self.register_buffer("total", total.flatten(1).to(dtype))
+        weigh = 2.0 ** (device.cell_bits * torch.arange(self.slices, dtype=seen.dtype))
+        whole_matrix = torch.einsum("ksn,s->kn", (plus - minus) / device.step, weigh)
+        self.register_buffer("recombined", (scale * whole_matrix).to(dtype))
+        self.reach = None if array.adc_range == "calibrated" else float(array.rows * (2**device.cell_bits - 1))
+        self.watched: list[Tensor] | None = None
+        self.reads: torch.Generator | None = None
+
+    @property
+    def outputs(self) -> int:
+        """N."""
+        return self.integers.shape[0]
+
+    @property
+    def inputs(self) -> int:
+        """K."""
+        return self.integers.shape[1]
+
+    @property
+    def arrays(self) -> int:
+        """Physical arrays that it fills."""
+        return arrays_needed(self.inputs, self.outputs, self.array.rows, self.array.columns, 2 * self.slices)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """`mvm`."""
+        return self.mvm(x)
+
+    @torch.no_grad()
+    def mvm(self, x: Tensor) -> Tensor:
+        """The product as it comes out of the converters: x [B, K] -> [B, N]. No gradients: it is a chip.
+
+        Raises:
+            ValueError: another width, an input that is no spike where spikes are asked for, or a converter that was not
+                calibrated.
+        """
+        if x.dim() != 2 or x.shape[1] != self.inputs:
+            raise ValueError(
+                f"the inputs are {tuple(x.shape)}, but this crossbar has {self.inputs} rows: [B, {self.inputs}]."
+            )
+        if self.array.adc_bits is None and not self.device_config.read_noise and self.watched is None:
+            return sum(plane * weight for plane, weight in self._passes(x)) @ self.recombined
+        step, top = self._converter()
+        matrix = self.difference if step in (None, 1.0) else self.difference / step
+        result = x.new_zeros(len(x), self.outputs, dtype=matrix.dtype)
+        portion = max(1, CACHED // matrix.shape[1])
+        sums, scratch = matrix.new_empty(2, min(portion, len(x)), matrix.shape[1])
+        for plane, weight in self._passes(x):
+            for out, part in zip(result.split(portion), plane.split(portion), strict=True):
+                counts = self._counts(part, matrix, step, top, sums[: len(part)], scratch[: len(part)])
+                for k, found in enumerate(counts.split(self.outputs, 1)):
+                    worth = self.scale * weight * (step or 1.0) * 2 ** (self.device_config.cell_bits * k)
+                    out.add_(found, alpha=worth)
+        return result
+
+    def _passes(self, x: Tensor) -> Iterator[tuple[Tensor, float]]:
+        """What the rows see, one pass after the other, each [B, K], and what it is worth."""
+        bits = self.array.input_bits
+        x = x.to(self.difference.dtype)
+        if bits is None:
+            yield x, 1.0
+        elif bits == 1:
+            if not torch.equal(x * x, x):
+                raise ValueError(
+                    "an input is neither 0 nor 1, but rows without a converter take spikes alone: for numbers give the "
+                    "array input_bits of 2 or more, or None for ideal voltages."
+                )
+            yield x, 1.0
+        else:
+            unit = float(x.abs().max()) / (2 ** (bits - 1) - 1) or 1.0
+            codes = (x / unit).round()
+            rest, signs = codes.abs(), codes.sign()
+            for p in reversed(range(bits - 1)):
+                bit = (rest >= 2**p).to(x.dtype)
+                rest.sub_(bit, alpha=2**p)
+                yield bit.mul_(signs), unit * 2**p
+
+    def _counts(self, x: Tensor, matrix: Tensor, step: float | None, top: int, sums: Tensor, more: Tensor) -> Tensor:
+        """Converted currents, added over the tiles of rows: x [B, K] -> [B, S·N], in steps of the converter.
+
+        The loop is over tiles; a tile's slices and columns are one product. One big product for all tiles would leave the
+        cache and take twice as long.
+        """
+        for tile, start in enumerate(range(0, self.inputs, self.array.rows)):
+            rows = slice(start, start + self.array.rows)
+            now = torch.mm(x[:, rows], matrix[rows], out=more if tile else sums)
+            self._disturb(now, x[:, rows], rows, step or 1.0)
+            if self.watched is not None:
+                self.watched.append(now.abs().flatten())
+            if step is not None:
+                now.round_()
+                if not self.most or self.most[tile] > step * (top + 0.499):
+                    now.clamp_(-top, top)
+            if tile:
+                sums.add_(now)
+        return sums
+
+    def _disturb(self, now: Tensor, x: Tensor, rows: slice, step: float) -> None:
+        if rho := self.device_config.read_noise:
+            if self.reads is None or self.reads.device != x.device:
+                self.reads = torch.Generator(x.device).manual_seed(stream(self.seed, 3).initial_seed())
+            read_noise(now, x.abs() @ self.total[rows], rho / step, generator=self.reads)
+
+    def _converter(self) -> tuple[float | None, int]:
+        if self.array.adc_bits is None or self.watched is not None:
+            return None, 0
+        if self.reach is None:
+            raise ValueError(
+                'the converter\'s range is "calibrated", but nothing was seen yet: call calibrate_adc first.'
+            )
+        top = adc_levels(self.array.adc_bits)
+        # Spikes and bits add up to whole levels: a step below one level would only make rounding errors.
+        return (self.reach / top if self.array.input_bits is None else max(self.reach / top, 1.0)), top
+
+    def extra_repr(self) -> str:
+        return f"{self.inputs} rows, {self.outputs} outputs of {2 * self.slices} columns, {self.arrays} arrays"
+
+
+def _behind_wires(conductance: Tensor, array: ArrayConfig) -> Tensor:
+    """[K, N, S, 2] as the drivers meet it: every physical array is solved once, for all voltages."""
+    inputs = len(conductance)
+    flat, seen = conductance.flatten(1), []
+    for start in range(0, inputs, array.rows):
+        tile = flat[start : start + array.rows].double()
+        parts = [effective_conductance(part, array.wire_ohm) for part in tile.split(array.columns, 1)]
+        seen.append(torch.cat(parts, 1))
+    return torch.cat(seen).view_as(conductance)
+
+
+def program(
+    weight: Tensor,
+    device: DeviceConfig = DeviceConfig(),
+    array: ArrayConfig = ArrayConfig(),
+    bits: int = 4,
+    seed: int = 0,
+) -> CrossbarArray:
+    """Write a weight matrix into cells.
+
+    Args:
+        weight: [N, K], finite.
+        device, array: the cells, and the arrays that they stand in.
+        bits: b, 2 to 16; 2^b - 1 levels.
+        seed: of the chip: equal seeds give equal chips, whatever effects are on.
+
+    Returns:
+        What `mvm` reads; on the weight's device.
+
+    Raises:
+        ValueError: weights that are no finite matrix, or a setting that is not allowed.
+    """
+    if weight.dim() != 2 or not weight.numel() or not torch.isfinite(weight).all():
+        raise ValueError(
+            f"the weights are {tuple(weight.shape)}, but must be a matrix [outputs, inputs] of finite numbers."
+        )
+    # On the CPU: chips are drawn there, the same ones wherever they will be read.
+    flat = weight.detach().cpu().to(torch.float64 if weight.dtype == torch.float64 else torch.float32).reshape(1, -1)
+    grid = fit_grid(flat, bits, symmetric=True, narrow=True)  # one scale a layer
+    integers = grid.quantize(flat).view(weight.shape)
+    levels = slices(integers, bits, device.cell_bits).to(flat.dtype)
+    g = device.g_min + device.step * levels
+    g = program_variation(
+        g, device.sigma, device.variation, span=device.g_max - device.g_min, generator=stream(seed, 0)
+    )
+    g = drift(g, device.drift_nu, device.elapsed, device.drift_sigma, generator=stream(seed, 1))
+    g = stuck_at(g, device.p_on, device.p_off, device.g_max, device.g_min, generator=stream(seed, 2))
+    return CrossbarArray(integers, float(grid.scale), g, bits, device, array, seed).to(weight.device)
+
+
+def ideal(array: CrossbarArray) -> Tensor:
+    """The quantised weights that the crossbar stands for, [N, K]: what it computes with every effect off."""
+    return array.scale * array.integers
+
+
+def without_faults(device: DeviceConfig) -> DeviceConfig:
+    """The same cell with every fault off."""
+    clean = DeviceConfig()
+    names = ("sigma", "p_on", "p_off", "read_noise", "drift_nu", "drift_sigma", "elapsed")
+    return replace(device, **{name: getattr(clean, name) for name in names})
