@@ -69,10 +69,19 @@ def train_spiking_net(
 
 
 @torch.no_grad()
-def accuracy(net: nn.Module, x: Tensor, y: Tensor, timesteps: int, size: int = 1000) -> float:
-    """Share of pictures [N, pixels] whose mean vote is right."""
+def accuracy(net: nn.Module, x: Tensor, y: Tensor, timesteps: int, held: bool = True, size: int = 1000) -> float:
+    """Share of pictures [N, pixels] whose mean vote is right.
+
+    Args:
+        net: from `train_spiking_net`, or a chip.
+        x, y: pictures and classes.
+        timesteps: steps that a picture is shown for.
+        held: the first layer is read once and its currents are held for all steps; False reads it anew in every step.
+        size: pictures at a time.
+    """
+    shown = (lambda part: net(part, timesteps)) if held else (lambda part: net(in_every_step(part, timesteps)))
     with evaluating(net):
-        votes = torch.cat([net(part, timesteps).mean(0) for part in x.split(size)])
+        votes = torch.cat([shown(part).mean(0) for part in x.split(size)])
     return int((votes.argmax(-1) == y).sum()) / len(y)
 
 
@@ -102,4 +111,19 @@ class Bench:
         made = map_network(self.net, device, array, self.bits, self.seed, {FIRST: first})
         if array.adc_bits is not None and array.adc_range == "calibrated":
             calibrate_adc(made, self.seen, self.timesteps)
-        return recompute_batchnorm(made, [(self.seen, self.timesteps)]) if adapt else made
+        return self.renew(made) if adapt else made
+
+    def renew(self, made: nn.Module) -> nn.Module:
+        """The chip, its batch norms told what they really hear; in place, no weight changes."""
+        return recompute_batchnorm(made, [(self.seen, self.timesteps)])
+
+    def judge(self, device: DeviceConfig, array: ArrayConfig, x: Tensor, y: Tensor) -> tuple[float, float]:
+        """Accuracy on pictures [N, pixels] of one chip as it was written, and after its batch norms were renewed."""
+        made = self.chip(device, array)
+        plain = accuracy(made, x, y, self.timesteps)
+        return plain, accuracy(self.renew(made), x, y, self.timesteps)
+
+
+def in_every_step(x: Tensor, timesteps: int) -> Tensor:
+    """Still pictures [N, pixels] as a sequence [T, N, pixels]: the first layer is read anew in every step, not once."""
+    return x.expand(timesteps, *x.shape)
