@@ -216,7 +216,7 @@ def effects(
         figure.update_yaxes(range=[0, 104], **where)
     for row in range(rows):
         figure.update_yaxes(title="accuracy [%]", row=row + 1, col=1)
-    figure.update_layout(height=150 + 290 * rows, margin_t=130, legend={"y": 1 + 0.12 / rows})
+    figure.update_layout(height=200 + 290 * rows, margin_t=150, legend={"y": 1 + 36 / (290 * rows)})
     any_past = any(len(values) for by in past.values() for values in by.values())
     said = (
         "Marks and bars: mean ± standard deviation over the recorded seeds. Diamonds: this run."

@@ -23,7 +23,7 @@ from helpers.models.batchnorm import evaluating
 QUANTILE = 0.9995
 """Of the currents seen: what a calibrated converter reaches."""
 MOST_SEEN = 4_000_000
-"""Currents of a layer that the quantile is taken of, evenly spread."""
+"""Currents of an array that the quantile is taken of, drawn at random."""
 
 
 class CrossbarLinear(nn.Module):
@@ -86,6 +86,8 @@ class CrossbarConv2d(nn.Module):
 
     @torch.no_grad()
     def forward(self, x: Tensor) -> Tensor:
+        if x.dim() != 4:
+            raise ValueError(f"the pictures are {tuple(x.shape)}, but [B, channels, height, width] is needed.")
         patches = F.unfold(F.pad(x, self.padding), **self.geometry)  # [B, Cin·k², positions]
         out = []
         for crossbar, part in zip(self.crossbars, patches.chunk(len(self.crossbars), 1), strict=True):
@@ -164,7 +166,8 @@ def calibrate_adc(model: nn.Module, *inputs, quantile: float = QUANTILE) -> nn.M
     Args:
         model: from `map_network`, its arrays with adc_range="calibrated".
         inputs: what the model is called with.
-        quantile: of |d| over all tiles, slices and inputs of a layer that its converter reaches.
+        quantile: of |d| over all tiles, slices and inputs of a matrix that its converters reach (a grouped convolution has a
+            matrix a group). Inputs that are sent bit by bit get their range too: the largest that was seen.
 
     Returns:
         The model.
@@ -180,12 +183,14 @@ def calibrate_adc(model: nn.Module, *inputs, quantile: float = QUANTILE) -> nn.M
         )
     try:
         for array in wanted:
-            array.watched = []
+            array.watched, array.input_reach = [], None
         with evaluating(model):
             model(*inputs)
-        for array in wanted:
-            if array.watched:
-                array.reach = max(_quantile(torch.cat(array.watched), quantile), torch.finfo(torch.float32).tiny)
+        seen = [array for array in wanted if array.watched]
+        if not seen:
+            raise ValueError("no converter has seen anything, but a range needs inputs: give the model at least one.")
+        for array in seen:  # where all was silent, any range will do
+            array.reach = _quantile(torch.cat(array.watched), quantile) or float(array.array.rows)
     finally:
         for array in wanted:
             array.watched = None
@@ -193,7 +198,8 @@ def calibrate_adc(model: nn.Module, *inputs, quantile: float = QUANTILE) -> nn.M
 
 
 def _quantile(values: Tensor, share: float) -> float:
-    values = values[:: -(-len(values) // MOST_SEEN)]
+    if len(values) > MOST_SEEN:  # at random: a stride would keep meeting the same columns
+        values = values[torch.randint(len(values), (MOST_SEEN,), generator=stream(0, 5)).to(values.device)]
     place = min(int(share * len(values)), len(values) - 1)
     return float(values.kthvalue(place + 1).values) or float(values.max())
 
@@ -216,7 +222,7 @@ def noisy_weights(model: nn.Module, sigma: float, seed: int = 0) -> Iterator[nn.
     """Inside the block every linear and convolutional weight is multiplied by new lognormal noise in each training pass.
 
     Train inside, and the network learns to bear cells that were written badly. Gradients pass through the noise; afterwards
-    the weights are plain parameters again.
+    the weights are plain parameters again, and only then can a chip be written.
 
     Args:
         model: changed while the block runs.
@@ -237,3 +243,5 @@ def noisy_weights(model: nn.Module, sigma: float, seed: int = 0) -> Iterator[nn.
         for layer in layers:
             if parametrize.is_parametrized(layer, "weight"):
                 parametrize.remove_parametrizations(layer, "weight", leave_parametrized=False)
+                if layer.bias is not None:  # weight, then bias, as it was
+                    layer._parameters["bias"] = layer._parameters.pop("bias")

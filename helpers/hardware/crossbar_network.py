@@ -54,17 +54,17 @@ def train_spiking_net(
         seed: of weights, order and noise.
         label: in front of the progress bar.
     """
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        net = spiking_net((x.shape[1], hidden, hidden, int(y.max()) + 1)).to(x.device).train()
     data = batches(x, y, size=size, seed=seed)
 
     def loss(pictures: Tensor, labels: Tensor) -> Tensor:
         return F.cross_entropy(net(pictures, timesteps).mean(0), labels)
 
     recipe = {"epochs": epochs, "lr": 2e-3, "optimizer": "adam", "schedule": "constant", "label": label}
-    with noisy_weights(net, sigma, seed):
-        fit(net, data, loss, **recipe)
+    with torch.random.fork_rng():  # what a loader draws in passing stays here
+        torch.manual_seed(seed)
+        net = spiking_net((x.shape[1], hidden, hidden, int(y.max()) + 1)).to(x.device).train()
+        with noisy_weights(net, sigma, seed):
+            fit(net, data, loss, **recipe)
     return net.eval().requires_grad_(False)
 
 

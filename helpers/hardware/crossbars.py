@@ -5,124 +5,29 @@
     q± = Σ_k 2^(ck) q±_k,  k < ⌈(b-1)/c⌉                    cells of c bits                            (bit slices)
     G = G_min + q_k/(2^c - 1) · (G_max - G_min)             a cell                                     (device)
     d = Σ_i x_i (G⁺ - G⁻)/ΔG,  ΔG = (G_max - G_min)/(2^c - 1)   a tile of rows, a slice                (Ohm, Kirchhoff)
-    d̂ = Δ·clip(round(d/Δ), ±(2^(a-1) - 1))                  a converter of a bits                      (ADC)
+    d̂ = Δ·clip(round(d/Δ), ±(2^(a-1) - 1)),  Δ = reach/(2^(a-1) - 1)   a converter of a bits           (ADC)
     y = s Σ_tiles Σ_k 2^(ck) d̂                              digital                                    (shift and add)
 
 Sources: A. Moitra et al., "When In-memory Computing Meets Spiking Neural Networks", 2024 (the review behind this
-lesson) and standard practice; with variation off the product equals that of Sandia's CrossSim.
+lesson) and standard practice. Where d is whole, a Δ below one level is cut to 1/2, 1/4 …, so that a converter with a code
+for every level loses nothing.
 """
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from helpers.data.checks import whole
-from helpers.hardware.nonidealities import (
-    VARIATIONS,
-    adc_levels,
-    drift,
-    program_variation,
-    read_noise,
-    stuck_at,
-)
+from helpers.hardware.devices import ArrayConfig, DeviceConfig
+from helpers.hardware.nonidealities import adc_levels, drift, program_variation, read_noise, stuck_at
 from helpers.hardware.wires import effective_conductance
 from helpers.quantization.grids import fit_grid
 
 CACHED = 2**18
 """Currents that are converted together: what a core's own cache holds."""
-
-
-@dataclass(frozen=True)
-class DeviceConfig:
-    """A cell. All its faults are off by default; errors as raised by `program`.
-
-    Args:
-        g_max: conductance of the highest level, in siemens; 1/20 kΩ.
-        on_off: G_max/G_min, above 1; math.inf makes G_min 0.
-        cell_bits: c, 1 to 8.
-        sigma, variation: programming error, see `nonidealities.program_variation`.
-        p_on, p_off: shares of cells stuck at G_max and at G_min.
-        read_noise: ρ of `nonidealities.read_noise`.
-        drift_nu, drift_sigma, elapsed: see `nonidealities.drift`.
-        v_read: volts of a spike on a row.
-    """
-
-    g_max: float = 1 / 20e3
-    on_off: float = 10.0
-    cell_bits: int = 1
-    sigma: float = 0.0
-    variation: str = "lognormal"
-    p_on: float = 0.0
-    p_off: float = 0.0
-    read_noise: float = 0.0
-    drift_nu: float = 0.0
-    drift_sigma: float = 0.0
-    elapsed: float = 1.0
-    v_read: float = 0.1
-
-    def __post_init__(self) -> None:
-        whole("cell_bits", self.cell_bits, 1, 8)
-        if not (self.on_off > 1 and 0 < self.g_max < math.inf and self.read_noise >= 0 and self.v_read > 0):
-            raise ValueError(
-                f"on_off is {self.on_off}, g_max {self.g_max} S, read_noise {self.read_noise} and v_read {self.v_read} V, "
-                "but the ratio must be above 1, conductance and voltage above 0, and the noise at least 0."
-            )
-        # Refused here, before any work, by those who know why.
-        nothing = torch.zeros(0)
-        if self.variation not in VARIATIONS or not self.sigma >= 0:
-            program_variation(nothing, self.sigma, self.variation)
-        stuck_at(nothing, self.p_on, self.p_off, 0.0, 0.0)
-        drift(nothing, self.drift_nu, self.elapsed, self.drift_sigma)
-
-    @property
-    def g_min(self) -> float:
-        """Conductance of level 0, in siemens."""
-        return self.g_max / self.on_off
-
-    @property
-    def step(self) -> float:
-        """ΔG, from one level to the next, in siemens."""
-        return (self.g_max - self.g_min) / (2**self.cell_bits - 1)
-
-
-@dataclass(frozen=True)
-class ArrayConfig:
-    """An array and what stands around it; errors as raised by `program`.
-
-    Args:
-        rows, columns: cells of one array.
-        adc_bits: of the signed converter of a pair of columns, 2 or more; None is one without error.
-        adc_range: "full": it reaches all that the rows could add up to; "calibrated": what `calibrate_adc` has seen.
-        wire_ohm: resistance of the wire from one cell to the next, along rows and columns.
-        input_bits: 1: spikes, no converter on the rows; 2 to 16: signed numbers, sent a bit at a time; None: voltages as
-            they are (an ideal converter on every row).
-    """
-
-    rows: int = 64
-    columns: int = 64
-    adc_bits: int | None = None
-    adc_range: str = "full"
-    wire_ohm: float = 0.0
-    input_bits: int | None = 1
-
-    def __post_init__(self) -> None:
-        whole("rows", self.rows)
-        whole("columns", self.columns)
-        if self.columns % 2:
-            raise ValueError(f"columns is {self.columns}, but it must be even: a weight needs a pair of columns.")
-        if self.adc_bits is not None:
-            whole("adc_bits", self.adc_bits, 2, 24)
-        if self.input_bits is not None:
-            whole("input_bits", self.input_bits, 1, 16)
-        if self.adc_range not in ("full", "calibrated") or not 0 <= self.wire_ohm < math.inf:
-            raise ValueError(
-                f"adc_range is {self.adc_range!r} and wire_ohm {self.wire_ohm}, but the range must be full or calibrated "
-                "and the resistance finite and at least 0."
-            )
 
 
 def arrays_needed(inputs: int, outputs: int, rows: int, columns: int, columns_per_weight: int) -> int:
@@ -169,6 +74,8 @@ class CrossbarArray(nn.Module):
         difference, total: (G⁺ ∓ G⁻)/ΔG as a row's driver meets it, wires included, [K, S·N].
         scale: s.
         reach: what the converter's largest code stands for, in levels; None until it is calibrated.
+        input_reach: the largest input that is sent bit by bit; until `calibrate_adc` has seen some it is None, the largest
+            of each call, and a picture depends on its batch.
     """
 
     def __init__(
@@ -180,16 +87,18 @@ class CrossbarArray(nn.Module):
         device: DeviceConfig,
         array: ArrayConfig,
         seed: int,
+        dtype: torch.dtype,
     ) -> None:
         super().__init__()
         self.bits, self.device_config, self.array, self.scale, self.seed = bits, device, array, scale, seed
         self.register_buffer("integers", integers)
-        self.register_buffer("conductance", conductance)
+        self.register_buffer("conductance", conductance.to(dtype))
         seen = conductance if not array.wire_ohm else _behind_wires(conductance, array)
         inputs, outputs, self.slices = seen.shape[:3]
         plus, minus = seen.transpose(1, 2).unbind(-1)  # [K, S, N]
-        dtype = conductance.dtype
-        self.register_buffer("difference", ((plus - minus) / device.step).flatten(1).to(dtype))
+        # To twelve digits: a cell without faults is then a whole level, in whichever order it was computed.
+        difference = ((plus - minus) / device.step).round(decimals=12)
+        self.register_buffer("difference", difference.flatten(1).to(dtype))
         # The most that any column can add up to, tile by tile: a converter that cannot be overrun need not clip.
         bounded = array.input_bits is not None and not device.read_noise
         tiles = self.difference.split(array.rows) if bounded else ()
@@ -197,9 +106,10 @@ class CrossbarArray(nn.Module):
         total = (plus + minus) / device.step if device.read_noise else plus[:0]
         self.register_buffer("total", total.flatten(1).to(dtype))
         weigh = 2.0 ** (device.cell_bits * torch.arange(self.slices, dtype=seen.dtype))
-        whole_matrix = torch.einsum("ksn,s->kn", (plus - minus) / device.step, weigh)
+        whole_matrix = torch.einsum("ksn,s->kn", difference, weigh)
         self.register_buffer("recombined", (scale * whole_matrix).to(dtype))
         self.reach = None if array.adc_range == "calibrated" else float(array.rows * (2**device.cell_bits - 1))
+        self.input_reach: float | None = None
         self.watched: list[Tensor] | None = None
         self.reads: torch.Generator | None = None
 
@@ -234,6 +144,8 @@ class CrossbarArray(nn.Module):
             raise ValueError(
                 f"the inputs are {tuple(x.shape)}, but this crossbar has {self.inputs} rows: [B, {self.inputs}]."
             )
+        if not len(x):
+            return x.new_zeros(0, self.outputs)
         if self.array.adc_bits is None and not self.device_config.read_noise and self.watched is None:
             return sum(plane * weight for plane, weight in self._passes(x)) @ self.recombined
         step, top = self._converter()
@@ -256,15 +168,18 @@ class CrossbarArray(nn.Module):
         if bits is None:
             yield x, 1.0
         elif bits == 1:
-            if not torch.equal(x * x, x):
+            if not bool(((x == 0) | (x == 1)).all()):
                 raise ValueError(
                     "an input is neither 0 nor 1, but rows without a converter take spikes alone: for numbers give the "
                     "array input_bits of 2 or more, or None for ideal voltages."
                 )
             yield x, 1.0
         else:
-            unit = float(x.abs().max()) / (2 ** (bits - 1) - 1) or 1.0
-            codes = (x / unit).round()
+            top = 2 ** (bits - 1) - 1
+            if self.watched is not None:
+                self.input_reach = max(self.input_reach or 0.0, float(x.abs().max()))
+            unit = (self.input_reach or float(x.abs().max())) / top or 1.0
+            codes = (x / unit).round().clamp(-top, top)
             rest, signs = codes.abs(), codes.sign()
             for p in reversed(range(bits - 1)):
                 bit = (rest >= 2**p).to(x.dtype)
@@ -305,8 +220,20 @@ class CrossbarArray(nn.Module):
                 'the converter\'s range is "calibrated", but nothing was seen yet: call calibrate_adc first.'
             )
         top = adc_levels(self.array.adc_bits)
-        # Spikes and bits add up to whole levels: a step below one level would only make rounding errors.
-        return (self.reach / top if self.array.input_bits is None else max(self.reach / top, 1.0)), top
+        step = self.reach / top
+        # Spikes and bits add up to whole levels: a finer step halves a level, and halves it again, so that these stay exact.
+        return (step if self.array.input_bits is None or step >= 1 else 2.0 ** -int(math.log2(1 / step))), top
+
+    def get_extra_state(self) -> Tensor:
+        """Scale, both ranges (0 where none is set) and the largest sums: they belong to the weights. float64."""
+        ranges = (value or 0.0 for value in (self.reach, self.input_reach))
+        return torch.tensor([self.scale, *ranges, *self.most], dtype=torch.float64)
+
+    def set_extra_state(self, state: Tensor) -> None:
+        """Take them back, with the tensors of a `state_dict`."""
+        self.scale, *ranges = state[:3].tolist()
+        self.reach, self.input_reach = (value or None for value in ranges)
+        self.most = state[3:].tolist()
 
     def extra_repr(self) -> str:
         return f"{self.inputs} rows, {self.outputs} outputs of {2 * self.slices} columns, {self.arrays} arrays"
@@ -317,7 +244,7 @@ def _behind_wires(conductance: Tensor, array: ArrayConfig) -> Tensor:
     inputs = len(conductance)
     flat, seen = conductance.flatten(1), []
     for start in range(0, inputs, array.rows):
-        tile = flat[start : start + array.rows].double()
+        tile = flat[start : start + array.rows]
         parts = [effective_conductance(part, array.wire_ohm) for part in tile.split(array.columns, 1)]
         seen.append(torch.cat(parts, 1))
     return torch.cat(seen).view_as(conductance)
@@ -336,7 +263,7 @@ def program(
         weight: [N, K], finite.
         device, array: the cells, and the arrays that they stand in.
         bits: b, 2 to 16; 2^b - 1 levels.
-        seed: of the chip: equal seeds give equal chips, whatever effects are on.
+        seed: of the chip, 0 or more: equal seeds give equal chips, whatever effects are on.
 
     Returns:
         What `mvm` reads; on the weight's device.
@@ -348,27 +275,22 @@ def program(
         raise ValueError(
             f"the weights are {tuple(weight.shape)}, but must be a matrix [outputs, inputs] of finite numbers."
         )
+    whole("seed", seed, 0)
     # On the CPU: chips are drawn there, the same ones wherever they will be read.
-    flat = weight.detach().cpu().to(torch.float64 if weight.dtype == torch.float64 else torch.float32).reshape(1, -1)
+    dtype = torch.float64 if weight.dtype == torch.float64 else torch.float32
+    flat = weight.detach().cpu().to(dtype).reshape(1, -1)
     grid = fit_grid(flat, bits, symmetric=True, narrow=True)  # one scale a layer
     integers = grid.quantize(flat).view(weight.shape)
-    levels = slices(integers, bits, device.cell_bits).to(flat.dtype)
+    levels = slices(integers, bits, device.cell_bits).double()
     g = device.g_min + device.step * levels
     g = program_variation(
         g, device.sigma, device.variation, span=device.g_max - device.g_min, generator=stream(seed, 0)
     )
     g = drift(g, device.drift_nu, device.elapsed, device.drift_sigma, generator=stream(seed, 1))
     g = stuck_at(g, device.p_on, device.p_off, device.g_max, device.g_min, generator=stream(seed, 2))
-    return CrossbarArray(integers, float(grid.scale), g, bits, device, array, seed).to(weight.device)
+    return CrossbarArray(integers, float(grid.scale), g, bits, device, array, seed, dtype).to(weight.device)
 
 
 def ideal(array: CrossbarArray) -> Tensor:
     """The quantised weights that the crossbar stands for, [N, K]: what it computes with every effect off."""
-    return array.scale * array.integers
-
-
-def without_faults(device: DeviceConfig) -> DeviceConfig:
-    """The same cell with every fault off."""
-    clean = DeviceConfig()
-    names = ("sigma", "p_on", "p_off", "read_noise", "drift_nu", "drift_sigma", "elapsed")
-    return replace(device, **{name: getattr(clean, name) for name in names})
+    return array.scale * array.integers.to(array.difference.dtype)

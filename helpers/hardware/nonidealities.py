@@ -13,8 +13,12 @@ of phase-change memory, D. Ielmini, A. L. Lacaita, D. Mantegazza, IEEE Transacti
 noise, which grows with the root of the current as shot noise does, is ours.
 """
 
+import math
+
 import torch
 from torch import Tensor
+
+from helpers.data.checks import whole
 
 VARIATIONS = ("lognormal", "gaussian")
 
@@ -37,15 +41,14 @@ def program_variation(
     Raises:
         ValueError: a negative sigma or an unknown kind.
     """
-    if not sigma >= 0 or kind not in VARIATIONS:
+    if not 0 <= sigma < math.inf or kind not in VARIATIONS:
         raise ValueError(
-            f"sigma is {sigma} and the variation {kind!r}, but sigma must be 0 or more and the variation one of "
-            f"{', '.join(VARIATIONS)}."
+            f"sigma is {sigma} and the variation {kind!r}, but sigma must be 0 or more and finite, and the variation one "
+            f"of {', '.join(VARIATIONS)}."
         )
     if sigma == 0:
         return g
-    epsilon = torch.randn(g.shape, generator=generator, dtype=g.dtype)
-    epsilon = epsilon.to(g.device)
+    epsilon = torch.randn(g.shape, generator=generator).to(g)  # the same chip in either precision
     if kind == "gaussian":
         return (g + sigma * span * epsilon).clamp(min=0)
     return g * (sigma * epsilon - sigma**2 / 2).exp()
@@ -65,17 +68,17 @@ def drift(
     Raises:
         ValueError: a negative exponent or spread, or a time before t0.
     """
-    if not nu >= 0 or not sigma >= 0 or not elapsed >= 1:
+    if not (0 <= nu < math.inf and 0 <= sigma < math.inf and 1 <= elapsed < math.inf):
         raise ValueError(
-            f"nu is {nu}, its spread {sigma} and the elapsed time {elapsed}, but the first two must be 0 or more and "
-            "the time, in units of t0, at least 1."
+            f"nu is {nu}, its spread {sigma} and the elapsed time {elapsed}, but the first two must be 0 or more, the "
+            "time, in units of t0, at least 1, and all finite."
         )
     if elapsed == 1 or nu == sigma == 0:
         return g
     if sigma == 0:
         return g * elapsed**-nu
-    exponent = nu + sigma * torch.randn(g.shape, generator=generator, dtype=g.dtype)
-    return g * elapsed ** -exponent.clamp(min=0).to(g.device)
+    exponent = nu + sigma * torch.randn(g.shape, generator=generator).to(g)
+    return g * elapsed ** -exponent.clamp(min=0)
 
 
 def stuck_at(
@@ -105,7 +108,12 @@ def read_noise(d: Tensor, active: Tensor, rho: float, *, generator: torch.Genera
         active: Σ |x|·(G⁺ + G⁻)/ΔG, all current that flows in the pair, in levels, as d.
         rho: 0 or more; 1 is a standard deviation of one level for a single cell that is on.
         generator: on d's device.
+
+    Raises:
+        ValueError: a negative or infinite rho.
     """
+    if not 0 <= rho < math.inf:
+        raise ValueError(f"rho is {rho}, but it must be 0 or more and finite.")
     if rho == 0:
         return d
     epsilon = torch.randn(d.shape, generator=generator, dtype=d.dtype, device=d.device)
@@ -116,21 +124,19 @@ def adc_levels(bits: int) -> int:
     """The largest code of a signed converter, 2^(bits-1) - 1; its codes reach as far to both sides.
 
     Raises:
-        ValueError: fewer than 2 bits.
+        ValueError: bits that are not a whole number in [2, 24].
     """
-    if bits < 2:
-        raise ValueError(f"adc_bits is {bits}, but a signed converter needs at least 2.")
-    return 2 ** (bits - 1) - 1
+    return 2 ** (whole("adc_bits", bits, 2, 24) - 1) - 1
 
 
 def adc(d: Tensor, bits: int, reach: float) -> Tensor:
     """What a signed converter of `bits` bits makes of the currents d, its largest code standing for `reach`.
 
     Raises:
-        ValueError: fewer than 2 bits, or a reach that is not above 0.
+        ValueError: bits that are not a whole number in [2, 24], or a reach that is not finite and above 0.
     """
-    if not reach > 0:
-        raise ValueError(f"the converter's range is {reach}, but it must be above 0.")
+    if not 0 < reach < math.inf:
+        raise ValueError(f"the converter's range is {reach}, but it must be finite and above 0.")
     top = adc_levels(bits)
     step = reach / top
     return (d / step).round().clamp(-top, top) * step

@@ -24,6 +24,7 @@ import torch
 from torch import nn
 
 from helpers.data.checks import whole
+from helpers.models.batchnorm import evaluating
 
 DEVICES = ("rram", "sram")
 ARRAY_PJ = {"rram": 1.76423, "sram": 671.089}
@@ -104,7 +105,8 @@ def shapes_of(model: nn.Module, *inputs) -> list[LayerShape]:
     layers = [layer for layer in model.modules() if isinstance(layer, nn.Linear | nn.Conv2d)]
     hooks = [layer.register_forward_hook(note) for layer in layers]
     try:
-        model(*inputs)
+        with evaluating(model):
+            model(*inputs)
     finally:
         for hook in hooks:
             hook.remove()
@@ -142,6 +144,8 @@ class SpikeSimCost:
         whole("xbar", xbar, 8)
         whole("pes_per_tile", pes_per_tile)
         whole("timesteps", timesteps)
+        if membrane_layers is not None:
+            whole("membrane_layers", membrane_layers, 0)
         if not layers or device not in DEVICES or xbar % SHARED:
             raise ValueError(
                 f"there are {len(layers)} layers, xbar is {xbar} and the device {device!r}, but at least one layer, a "

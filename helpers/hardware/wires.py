@@ -24,7 +24,7 @@ METHODS = ("fixed", "nodal")
 
 
 def _check(g: Tensor, wire_ohm: float) -> None:
-    if g.dim() < 2 or not (torch.isfinite(g).all() and (g >= 0).all()):
+    if g.dim() < 2 or not g.numel() or not (torch.isfinite(g).all() and (g >= 0).all()):
         raise ValueError(f"conductances are {tuple(g.shape)}, but must be [..., rows, columns], finite and at least 0.")
     if not 0 <= wire_ohm < math.inf:
         raise ValueError(f"wire_ohm is {wire_ohm}, but a resistance must be finite and at least 0.")
@@ -46,10 +46,11 @@ def node_voltages(g: Tensor, v: Tensor, wire_ohm: float, method: str = "fixed") 
         ValueError: a negative or infinite number, shapes that do not fit, or an unknown method.
     """
     _check(g, wire_ohm)
-    if method not in METHODS or v.shape[-1] != g.shape[-2]:
+    leading = v.dim() and _fits(v.shape[:-1], g.shape[:-2])
+    if method not in METHODS or not leading or v.shape[-1] != g.shape[-2] or not torch.isfinite(v).all():
         raise ValueError(
             f"method is {method!r} and there are {tuple(v.shape)} voltages for {tuple(g.shape)} cells, but the method must "
-            f"be one of {', '.join(METHODS)} and every row needs a voltage."
+            f"be one of {', '.join(METHODS)} and every row needs a finite voltage."
         )
     g, v = g.double(), v.double().unsqueeze(-1)
     drive = v.expand(*torch.broadcast_shapes(v.shape[:-2], g.shape[:-2]), *g.shape[-2:])
@@ -57,6 +58,11 @@ def node_voltages(g: Tensor, v: Tensor, wire_ohm: float, method: str = "fixed") 
         return drive.clone(), torch.zeros_like(drive)
     found = _fixed(g, drive, wire_ohm) if method == "fixed" else None
     return found if found is not None else _nodal(g, drive, wire_ohm)
+
+
+def _fits(one: torch.Size, other: torch.Size) -> bool:
+    pairs = zip(reversed(one), reversed(other), strict=False)  # torch lines shapes up from the right
+    return all(a == b or 1 in (a, b) for a, b in pairs)
 
 
 def _fixed(g: Tensor, drive: Tensor, r: float) -> tuple[Tensor, Tensor] | None:

@@ -236,7 +236,9 @@ def test_drift_that_cannot_be_is_refused(nu, elapsed, sigma, message):
         drift(cells(2, 2), nu, elapsed, sigma)
 
 
-@pytest.mark.parametrize("p_on, p_off", [(-0.1, 0.2), (0.2, -0.1), (0.6, 0.5), (1.1, 0.0), (math.nan, 0.0), (0.0, math.nan)])
+@pytest.mark.parametrize(
+    "p_on, p_off", [(-0.1, 0.2), (0.2, -0.1), (0.6, 0.5), (1.1, 0.0), (math.nan, 0.0), (0.0, math.nan)]
+)
 def test_shares_that_cannot_be_are_refused(p_on, p_off):
     message = f"p_on is {p_on} and p_off {p_off}, but they are shares of all cells: each at least 0, at most 1 together"
     with pytest.raises(ValueError, match=message):

@@ -19,7 +19,9 @@ NETWORKS = st.lists(LAYERS, min_size=1, max_size=7)
 
 def chip(golden, number):
     """One of the three configurations that the official code priced."""
-    shapes = zip(*(golden[f"ela{number}_{key}"].tolist() for key in ("in_ch", "out_ch", "in_dim", "out_dim")), strict=True)
+    shapes = zip(
+        *(golden[f"ela{number}_{key}"].tolist() for key in ("in_ch", "out_ch", "in_dim", "out_dim")), strict=True
+    )
     xbar, pes_per_tile, timesteps, sram = golden[f"ela{number}_cfg"].tolist()
     layers = [LayerShape(*shape, kernel=3) for shape in shapes]
     return SpikeSimCost(layers, xbar, pes_per_tile, timesteps, ("rram", "sram")[sram])
@@ -142,7 +144,9 @@ def by_hand(layers, xbar, per_tile, timesteps, device):
 
 
 @quick
-@given(NETWORKS, st.sampled_from([8, 16, 64, 128]), st.integers(1, 9), st.integers(1, 6), st.sampled_from(["rram", "sram"]))
+@given(
+    NETWORKS, st.sampled_from([8, 16, 64, 128]), st.integers(1, 9), st.integers(1, 6), st.sampled_from(["rram", "sram"])
+)
 def test_costs_are_the_pages_formulas_and_parts_add_up(layers, xbar, per_tile, timesteps, device):
     layers = [LayerShape(**{**vars(layer), "kernel": layers[0].kernel}) for layer in layers]
     cost = SpikeSimCost(layers, xbar, per_tile, timesteps, device)
@@ -267,7 +271,9 @@ def test_what_is_not_square_is_refused(net, picture):
 
 
 def test_network_without_a_layer_that_runs_is_refused():
-    with pytest.raises(ValueError, match="Sequential ran no linear layer and no convolution, so there is nothing to pl"):
+    with pytest.raises(
+        ValueError, match="Sequential ran no linear layer and no convolution, so there is nothing to pl"
+    ):
         shapes_of(nn.Sequential(nn.ReLU()), torch.zeros(1, 3))
 
 
@@ -282,7 +288,10 @@ def test_shapes_that_cannot_be_are_refused(name, value):
 @pytest.mark.parametrize(
     "settings, message",
     [
-        ({"layers": []}, "there are 0 layers, xbar is 64 and the device 'rram', but at least one layer, a multiple of 8"),
+        (
+            {"layers": []},
+            "there are 0 layers, xbar is 64 and the device 'rram', but at least one layer, a multiple of 8",
+        ),
         ({"xbar": 63}, "xbar is 63 and the device 'rram', but .* a multiple of 8"),
         ({"xbar": 4}, "xbar is 4, but it must be a whole number of at least 8"),
         ({"xbar": 64.0}, "xbar is 64.0, but it must be a whole number of at least 8"),

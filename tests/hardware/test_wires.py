@@ -236,7 +236,10 @@ def test_conductances_that_cannot_be_are_refused(value):
 
 @pytest.mark.parametrize("ohms", [-1.0, math.nan, math.inf])
 def test_resistances_that_cannot_be_are_refused(ohms):
-    for ask in (lambda: ir_drop_currents(array(2, 3), driven(2), ohms), lambda: effective_conductance(array(2, 3), ohms)):
+    for ask in (
+        lambda: ir_drop_currents(array(2, 3), driven(2), ohms),
+        lambda: effective_conductance(array(2, 3), ohms),
+    ):
         with pytest.raises(ValueError, match=f"wire_ohm is {ohms}, but a resistance must be finite and at least 0"):
             ask()
 
@@ -245,5 +248,7 @@ def test_unknown_methods_and_voltages_that_do_not_fit_are_refused():
     with pytest.raises(ValueError, match="method is 'spice' and .* the method must be one of fixed, nodal"):
         ir_drop_currents(array(2, 3), driven(2), 1.0, "spice")
     for method in wires.METHODS:
-        with pytest.raises(ValueError, match=r"there are \(3,\) voltages for \(2, 3\) cells, but .* every row needs a volt"):
+        with pytest.raises(
+            ValueError, match=r"there are \(3,\) voltages for \(2, 3\) cells, but .* every row needs a volt"
+        ):
             ir_drop_currents(array(2, 3), driven(3), 1.0, method)

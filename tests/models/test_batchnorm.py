@@ -244,6 +244,25 @@ def test_every_batch_counts_alike():
     assert found.num_batches_tracked == 2
 
 
+class Scaled(nn.Module):
+    """A network whose call takes more than the pictures."""
+
+    def __init__(self):
+        super().__init__()
+        self.inner = network()
+
+    def forward(self, x, factor, shift=0.0):
+        return self.inner(factor * x + shift)
+
+
+def test_tuples_are_several_arguments_of_one_call():
+    x = pictures()
+    model, expected = Scaled(), network()
+    recompute_batchnorm(model, [(x, 2.0), (x[:4], 0.5, 1.0)])
+    recompute_batchnorm(expected, [2 * x, 0.5 * x[:4] + 1])
+    assert unchanged(model.inner, state(expected))
+
+
 def test_what_was_remembered_before_leaves_no_trace():
     model, x = network(), pictures()
     other = copy.deepcopy(model)
