@@ -37,7 +37,7 @@ def voltages(across: ArrayLike, driven: ArrayLike, arriving: ArrayLike, ideal: A
     """
     on = np.asarray(driven, bool)
     across = (1e3 * np.asarray(across, float)).round().astype(np.int8)  # whole mV: a saved figure keeps many of these
-    loss = 100 * (1 - np.asarray(arriving) / np.asarray(ideal))
+    loss = np.maximum(100 * (1 - np.asarray(arriving) / np.asarray(ideal)), 0)  # not -0.0
     figure = make_subplots(rows=1, cols=2, column_widths=[0.56, 0.44], horizontal_spacing=0.16)
     bar = {"title": "mV", "thickness": 14, "x": 0.475, "len": 0.9}
     figure.add_heatmap(z=across, colorscale=VOLTS, zmin=0, zmax=100, colorbar=bar, row=1, col=1)
@@ -170,7 +170,14 @@ def floor_plan(cost: SpikeSimCost, name: str) -> go.Figure:
         ticks = {"tickvals": [0, side], "ticktext": ["0", f"{side:,.0f}"], "range": [0, side], "showgrid": False}
         axis = "x" if col == 1 else f"x{col}"
         figure.update_xaxes(title=f"{what} [µm]", constrain="domain", **ticks, row=1, col=col)
-        figure.update_yaxes(scaleanchor=axis, constrain="domain", **(ticks | {"range": [side, 0]}), row=1, col=col)
+        figure.update_yaxes(
+            scaleanchor=axis,
+            constrain="domain",
+            constraintoward="top",
+            **(ticks | {"range": [side, 0]}),
+            row=1,
+            col=col,
+        )
         figure.update_yaxes(title="µm", row=1, col=col)
     sums = {"energy": cost.energy_parts(), "area": cost.area_parts()}
     for group, (colour, shape, names) in GROUPS.items():

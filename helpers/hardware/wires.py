@@ -66,8 +66,11 @@ def _fits(one: torch.Size, other: torch.Size) -> bool:
 
 
 def _fixed(g: Tensor, drive: Tensor, r: float) -> tuple[Tensor, Tensor] | None:
-    # Undamped it overshoots where the wires weigh as much as the cells.
-    damp = 0.5 if g.shape[-1] * g.shape[-2] * r * float(g.max()) > 0.5 else 1.0
+    # Undamped it overshoots where the wires weigh as much as the cells: a step's eigenvalues lie between -reach and 0, and
+    # this is the factor that makes the largest of their moduli smallest.
+    n, m = g.shape[-2:]
+    reach = r * float(g.max()) * (n * n + m * m) * 4 / math.pi**2
+    damp = 2 / (2 + reach)
     row, column = drive, torch.zeros_like(drive)
     for _ in range(ROUNDS):
         current = g * (row - column)

@@ -1,5 +1,6 @@
-"""What the tests of chapter 7 share: a seed of their own, and what the authors' SpikeSim code gave."""
+"""What the tests of chapter 7 share: a seed of their own, a refusal, and what the authors' SpikeSim code gave."""
 
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,20 @@ def seeded():
     with torch.random.fork_rng():
         torch.manual_seed(0)
         yield
+
+
+@pytest.fixture(scope="session")
+def refused():
+    """`with refused(pattern):` is content with a ValueError that matches and is one sentence, with its full stop."""
+
+    @contextmanager
+    def asked(message):
+        with pytest.raises(ValueError, match=message) as error:
+            yield
+        said = str(error.value)
+        assert said.endswith(".") and "\n" not in said and ". " not in said
+
+    return asked
 
 
 @pytest.fixture(scope="session")

@@ -8,7 +8,7 @@ import torch
 from helpers.data.images import digits
 from helpers.hardware.crossbar_layers import CrossbarLinear, calibrate_adc, crossbars, map_network
 from helpers.hardware.crossbar_network import FIRST, Bench, accuracy, in_every_step, spiking_net, train_spiking_net
-from helpers.hardware.crossbars import ArrayConfig, DeviceConfig
+from helpers.hardware.devices import ArrayConfig, DeviceConfig
 from helpers.models.batchnorm import recompute_batchnorm
 
 STEPS = 3

@@ -38,7 +38,7 @@ def test_lognormal_keeps_the_mean_within_three_standard_errors(sigma):
 @given(st.floats(0.01, 2), SEEDS)
 def test_lognormal_and_gaussian_are_their_formulas(sigma, seed):
     g = cells(3, 4, seed=seed)
-    epsilon = torch.randn(3, 4, generator=source(seed), dtype=torch.float64)
+    epsilon = torch.randn(3, 4, generator=source(seed))
     lognormal = program_variation(g, sigma, generator=source(seed))
     gaussian = program_variation(g, sigma, "gaussian", span=ON - OFF, generator=source(seed))
     for value, e, one, other in zip(*(t.flatten().tolist() for t in (g, epsilon, lognormal, gaussian)), strict=True):
@@ -79,6 +79,20 @@ def test_same_seed_at_another_sigma_scales_the_same_epsilon(dtype):
     assert (epsilon(0.1) - epsilon(0.1, 4)).abs().max() > 0.1
     once, twice = (program_variation(g, s, "gaussian", span=1e-6, generator=source()) - g for s in (0.1, 0.2))
     torch.testing.assert_close(2 * once, twice, rtol=1e-3, atol=1e-11)
+
+
+@pytest.mark.parametrize("kind", ["lognormal", "gaussian"])
+def test_either_precision_draws_the_same(kind):
+    g = cells(50, 4).float()
+    one, other = (
+        program_variation(g.to(t), 0.4, kind, span=1e-5, generator=source()) for t in (g.dtype, torch.float64)
+    )
+    torch.testing.assert_close(one, other.float(), rtol=1e-5, atol=1e-11)
+    one, other = (drift(g.to(t), 0.05, 1e4, 0.02, generator=source()) for t in (g.dtype, torch.float64))
+    torch.testing.assert_close(one, other.float(), rtol=1e-5, atol=0)
+    one, other = (stuck_at(g.to(t), 0.2, 0.2, ON, OFF, generator=source()) for t in (g.dtype, torch.float64))
+    torch.testing.assert_close(one, other.float())
+    assert ((one != g) == (other != g.double())).all()
 
 
 def test_gradient_of_a_noisy_weight_is_its_factor():
@@ -211,12 +225,14 @@ def test_whole_levels_within_reach_pass_unchanged():
     [
         (-0.1, "lognormal", "sigma is -0.1 and the variation 'lognormal', but sigma must be 0 or more"),
         (math.nan, "lognormal", "sigma is nan and"),
+        (math.inf, "lognormal", "sigma is inf and .* sigma must be 0 or more and finite"),
+        (math.inf, "gaussian", "sigma is inf and"),
         (0.1, "uniform", "sigma is 0.1 and the variation 'uniform', but .* one of lognormal, gaussian"),
         (0.0, "uniform", "variation 'uniform', but"),
     ],
 )
-def test_variation_that_cannot_be_is_refused(sigma, kind, message):
-    with pytest.raises(ValueError, match=message):
+def test_variation_that_cannot_be_is_refused(sigma, kind, message, refused):
+    with refused(message):
         program_variation(cells(2, 2), sigma, kind)
 
 
@@ -229,30 +245,47 @@ def test_variation_that_cannot_be_is_refused(sigma, kind, message):
         (math.nan, 10.0, 0.0, "nu is nan"),
         (0.1, math.nan, 0.0, "the elapsed time nan"),
         (0.1, 10.0, math.nan, "its spread nan"),
+        (math.inf, 10.0, 0.0, "nu is inf"),
+        (0.1, math.inf, 0.0, "the elapsed time inf, but .* and all finite"),
+        (0.1, 10.0, math.inf, "its spread inf"),
     ],
 )
-def test_drift_that_cannot_be_is_refused(nu, elapsed, sigma, message):
-    with pytest.raises(ValueError, match=message):
+def test_drift_that_cannot_be_is_refused(nu, elapsed, sigma, message, refused):
+    with refused(message):
         drift(cells(2, 2), nu, elapsed, sigma)
 
 
 @pytest.mark.parametrize(
     "p_on, p_off", [(-0.1, 0.2), (0.2, -0.1), (0.6, 0.5), (1.1, 0.0), (math.nan, 0.0), (0.0, math.nan)]
 )
-def test_shares_that_cannot_be_are_refused(p_on, p_off):
+def test_shares_that_cannot_be_are_refused(p_on, p_off, refused):
     message = f"p_on is {p_on} and p_off {p_off}, but they are shares of all cells: each at least 0, at most 1 together"
-    with pytest.raises(ValueError, match=message):
+    with refused(message):
         stuck_at(cells(2, 2), p_on, p_off, ON, OFF)
 
 
-@pytest.mark.parametrize("bits", [1, 0, -3])
-def test_converters_of_less_than_two_bits_are_refused(bits):
+@pytest.mark.parametrize("rho", [-0.1, -math.inf, math.inf, math.nan])
+def test_a_read_noise_that_cannot_be_is_refused_and_nothing_is_changed(rho, refused):
+    d = cells(2, 3)
+    before = d.clone()
+    with refused(f"rho is {rho}, but it must be 0 or more and finite"):
+        read_noise(d, cells(2, 3), rho, generator=source())
+    assert torch.equal(d, before)
+
+
+@pytest.mark.parametrize("bits", [1, 0, -3, 25, 2.5, 4.0, True, None])
+def test_converters_that_cannot_be_are_refused(bits, refused):
     for ask in (adc_levels, lambda b: adc(torch.zeros(2), b, 1.0)):
-        with pytest.raises(ValueError, match=f"adc_bits is {bits}, but a signed converter needs at least 2"):
+        with refused(rf"adc_bits is {bits!r}, but it must be a whole number in \[2, 24\]"):
             ask(bits)
 
 
-@pytest.mark.parametrize("reach", [0.0, -1.0, math.nan])
-def test_a_reach_that_is_not_above_zero_is_refused(reach):
-    with pytest.raises(ValueError, match=f"the converter's range is {reach}, but it must be above 0"):
+def test_converters_from_two_bits_to_twenty_four_are_allowed():
+    assert [adc_levels(bits) for bits in (2, 24)] == [1, 2**23 - 1]
+    assert adc(torch.tensor([0.75, 5.0]), 24, 1.0).tolist() == pytest.approx([0.75, 1.0])
+
+
+@pytest.mark.parametrize("reach", [0.0, -1.0, math.nan, math.inf, -math.inf])
+def test_a_reach_that_is_not_finite_and_above_zero_is_refused(reach, refused):
+    with refused(f"the converter's range is {reach}, but it must be finite and above 0"):
         adc(torch.zeros(2), 4, reach)

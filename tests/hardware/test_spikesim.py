@@ -115,6 +115,7 @@ def test_only_the_first_five_membranes_take_area_unless_all_are_asked_for():
     without = full.area_um2 - full.area_parts()["membranes"]
     neurons = [layer.outputs * layer.out_side**2 for layer in VGG9]
     assert membranes(5) == pytest.approx(sum(neurons[:5])) and membranes(None) == pytest.approx(sum(neurons))
+    assert membranes(0) == 0 and membranes(1) == pytest.approx(neurons[0]) and membranes(99) == membranes(None)
     assert full.area_parts()["membranes"] == SpikeSimCost(VGG9, membrane_layers=5).area_parts()["membranes"]
 
 
@@ -246,6 +247,22 @@ def test_shapes_of_a_spiking_network_over_time():
     assert shapes_of(SpikingMLP((6, 4, 2)), torch.zeros(2, 6), 3) == [LayerShape(6, 4), LayerShape(4, 2)]
 
 
+def test_shapes_are_noted_without_a_trace():
+    net = nn.Sequential(nn.Linear(5, 4), nn.BatchNorm1d(4), nn.Dropout(0.5), nn.Linear(4, 2)).train()
+    net[2].eval()
+    before, modes = {k: v.clone() for k, v in net.state_dict().items()}, [module.training for module in net.modules()]
+    luck = torch.get_rng_state()
+    assert shapes_of(net, torch.randn(1, 5, generator=torch.Generator().manual_seed(0))) == [
+        LayerShape(5, 4),
+        LayerShape(4, 2),
+    ]  # one picture is enough: in train mode batch norm would want more
+    with pytest.raises(RuntimeError):
+        shapes_of(net, torch.zeros(2, 6))
+    assert all(torch.equal(value, before[name]) for name, value in net.state_dict().items())
+    assert [module.training for module in net.modules()] == modes
+    assert torch.equal(torch.get_rng_state(), luck) and all(p.grad is None for p in net.parameters())
+
+
 def test_hooks_are_gone_after_an_error_too():
     net = nn.Sequential(nn.Linear(3, 3), nn.Linear(4, 4))
     with pytest.raises(RuntimeError):
@@ -299,8 +316,11 @@ def test_shapes_that_cannot_be_are_refused(name, value):
         ({"pes_per_tile": 0}, "pes_per_tile is 0, but it must be a whole number of at least 1"),
         ({"timesteps": 0}, "timesteps is 0, but it must be a whole number of at least 1"),
         ({"timesteps": 2.5}, "timesteps is 2.5, but it must be a whole number of at least 1"),
+        ({"membrane_layers": -1}, "membrane_layers is -1, but it must be a whole number of at least 0"),
+        ({"membrane_layers": 2.5}, "membrane_layers is 2.5, but it must be a whole number of at least 0"),
+        ({"membrane_layers": True}, "membrane_layers is True, but it must be a whole number of at least 0"),
     ],
 )
-def test_chips_that_cannot_be_are_refused(settings, message):
-    with pytest.raises(ValueError, match=message):
+def test_chips_that_cannot_be_are_refused(settings, message, refused):
+    with refused(message):
         SpikeSimCost(**{"layers": VGG9, **settings})

@@ -1,6 +1,7 @@
 """Wires with resistance: three ways to one answer, Kirchhoff's laws by hand, the page's losses, and what is refused."""
 
 import math
+import re
 
 import numpy as np
 import pytest
@@ -244,11 +245,57 @@ def test_resistances_that_cannot_be_are_refused(ohms):
             ask()
 
 
-def test_unknown_methods_and_voltages_that_do_not_fit_are_refused():
-    with pytest.raises(ValueError, match="method is 'spice' and .* the method must be one of fixed, nodal"):
+def test_unknown_methods_are_refused(refused):
+    with refused("method is 'spice' and .* the method must be one of fixed, nodal"):
         ir_drop_currents(array(2, 3), driven(2), 1.0, "spice")
+
+
+@pytest.mark.parametrize("method", ["fixed", "nodal"])
+@pytest.mark.parametrize("ohms", [0.0, 1.0])
+@pytest.mark.parametrize(
+    "cells, volts",
+    [
+        ((2, 3), ()),
+        ((2, 3), (3,)),
+        ((2, 3), (2, 1)),
+        ((4, 2, 3), (3, 2)),
+        ((4, 5, 2, 3), (4, 2)),
+        ((4, 5, 2, 3), (5, 4, 2)),
+    ],
+    ids=str,
+)
+def test_voltages_that_do_not_fit_are_refused(cells, volts, ohms, method, refused):
+    with refused(re.escape(f"there are {volts} voltages for {cells} cells, but ") + ".* every row needs a finite volt"):
+        ir_drop_currents(array(*cells), torch.full(volts, 0.1), ohms, method)
+
+
+@pytest.mark.parametrize("value", [math.inf, -math.inf, math.nan])
+def test_voltages_that_cannot_be_are_refused(value, refused):
+    v = driven(4, 2)
+    v[3, 1] = value
     for method in wires.METHODS:
-        with pytest.raises(
-            ValueError, match=r"there are \(3,\) voltages for \(2, 3\) cells, but .* every row needs a volt"
-        ):
-            ir_drop_currents(array(2, 3), driven(3), 1.0, method)
+        for ask in (ir_drop_currents, node_voltages):
+            for ohms in (0.0, 1.0):
+                with refused("every row needs a finite voltage"):
+                    ask(array(2, 3), v, ohms, method)
+
+
+@pytest.mark.parametrize("shape", [(0, 3), (3, 0), (0, 0), (2, 0, 3), (0, 2, 3)])
+def test_arrays_without_cells_are_refused(shape, refused):
+    for ask in (lambda g: effective_conductance(g, 1.0), lambda g: ir_drop_currents(g, torch.zeros(shape[:-1]), 1.0)):
+        with refused(re.escape(f"conductances are {shape}, but must be [..., rows, columns]")):
+            ask(torch.ones(shape))
+
+
+@pytest.mark.parametrize(
+    "cells, volts, currents",
+    [((2, 3), (5, 2), (5, 3)), ((4, 1, 2, 3), (5, 2), (4, 5, 3)), ((4, 2, 3), (6, 1, 2), (6, 4, 3))],
+    ids=str,
+)
+def test_leading_dimensions_that_broadcast_are_allowed(cells, volts, currents):
+    for method in wires.METHODS:
+        for ohms in (0.0, 20.0):
+            g, v = array(*cells), driven(*volts)
+            found = ir_drop_currents(g, v, ohms, method)
+            assert found.shape == currents
+            close(found, (v.unsqueeze(-2) @ effective_conductance(g, ohms)).squeeze(-2))
