@@ -13,6 +13,7 @@ _WHERE = {
     "explore": "explorer",
     "Slider": "explorer",
     "Choice": "explorer",
+    "Switches": "explorer",
     "quiz": "questions",
     "check": "questions",
     "mean_std": "measures",

@@ -69,10 +69,25 @@ class Choice:
         return list(self.options)
 
 
+@dataclass(frozen=True)
+class Switches:
+    """Some of several texts, each switched on or off; its value is a tuple, in the order of the options."""
+
+    default: tuple[str, ...]
+    options: tuple[str, ...]
+    label: str = ""
+
+    def grid(self) -> list:
+        """None of them, the default, all of them."""
+        return [(), *([self.default] if self.default not in ((), self.options) else []), self.options]
+
+
 class Explorer:
     """Sliders beside a figure; made by `explore`."""
 
-    def __init__(self, draw: Callable[..., go.Figure], controls: dict[str, Slider | Choice], over: str) -> None:
+    def __init__(
+        self, draw: Callable[..., go.Figure], controls: dict[str, Slider | Choice | Switches], over: str
+    ) -> None:
         self.controls, self.over = controls, over
         # Drawn once for each setting: going back and forth costs nothing. A figure is never changed after it was drawn.
         self.draw = functools.lru_cache(maxsize=256)(draw)
@@ -134,6 +149,10 @@ class Explorer:
                 made[name] = pn.widgets.Select(
                     label=label, options=list(control.options), value=control.default, width=280
                 )
+            elif isinstance(control, Switches):
+                made[name] = pn.widgets.CheckBoxGroup(
+                    label=label, options=list(control.options), value=list(control.default), inline=True
+                )
             elif control.play:
                 made[name] = pn.widgets.DiscretePlayer(
                     label=label,
@@ -176,13 +195,24 @@ class Explorer:
         text = pn.pane.HTML(sentence, sizing_mode="stretch_width", styles={"font-size": "14px"})
 
         def update(*_events) -> None:
-            pane.object, text.object = show(**{name: widget.value for name, widget in self.widgets.items()})
+            values = {name: widget.value for name, widget in self.widgets.items()}
+            for name, control in self.controls.items():
+                if isinstance(control, Switches):  # in their own order, whichever was switched first
+                    values[name] = tuple(option for option in control.options if option in values[name])
+            pane.object, text.object = show(**values)
 
         for name, widget in self.widgets.items():
             # What plays moves by itself and is never let go.
             plays = getattr(self.controls[name], "play", False)
             widget.param.watch(update, moment if moment in widget.param and not plays else "value")
-        sliders = pn.FlexBox(*self.widgets.values(), gap="24px")
+        # Switches carry no label of their own.
+        named = [
+            pn.Column(f"{self.controls[name].label or name}:", widget)
+            if isinstance(self.controls[name], Switches)
+            else widget
+            for name, widget in self.widgets.items()
+        ]
+        sliders = pn.FlexBox(*named, gap="24px")
         return pn.Column(sliders, text, pane, sizing_mode="stretch_width", max_width=980)
 
     def _repr_mimebundle_(self, include=None, exclude=None):
@@ -210,14 +240,16 @@ def _buttons() -> dict:
     return {"type": "buttons", "direction": "right", "showactive": False, "buttons": buttons, **place}
 
 
-def explore(draw: Callable[..., go.Figure], *, over: str | None = None, **controls: Slider | Choice) -> Explorer:
+def explore(
+    draw: Callable[..., go.Figure], *, over: str | None = None, **controls: Slider | Choice | Switches
+) -> Explorer:
     """Sliders beside the figure that `draw` makes of their values.
 
     Args:
         draw: a pure function of the controls' values, `draw(**values) -> plotly Figure`, under 100 ms a call; its
             title's subtitle is the sentence that reads the figure out. Every call draws the same traces, in the same order.
         over: the control whose slider the saved figure keeps; the first one by default.
-        controls: a `Slider` or `Choice` for every argument, such as `run.slider("beta", step=0.05)`.
+        controls: a `Slider`, `Choice` or `Switches` for every argument, such as `run.slider("beta", step=0.05)`.
 
     Raises:
         ValueError: no controls, `over` is none of them, or a default lies outside its bounds.
@@ -230,6 +262,10 @@ def explore(draw: Callable[..., go.Figure], *, over: str | None = None, **contro
     for name, control in controls.items():
         if isinstance(control, Choice) and control.default not in control.options:
             raise ValueError(f"{name} starts at {control.default!r}, which is none of {', '.join(control.options)}.")
+        if isinstance(control, Switches) and not set(control.default) <= set(control.options):
+            raise ValueError(
+                f"{name} starts with {control.default!r}, not all of which are {', '.join(control.options)}."
+            )
         if isinstance(control, Slider) and control.powers and control.low <= 0:
             raise ValueError(f"{name} starts its powers of two at {control.low}, but they need a low end above 0.")
         if isinstance(control, Slider) and not control.low <= control.default <= control.high:

@@ -97,6 +97,29 @@ def cosine_drift(before: ArrayLike, after: ArrayLike) -> NDArray:
     return 1 - cosine.mean(-1)
 
 
+def linear_cka(a: ArrayLike, b: ArrayLike) -> float:
+    """How alike two representations of the same samples are, whichever way they are turned or scaled; 1: no other difference.
+
+    ⟨K, L⟩ / (‖K‖·‖L‖) with K = ÃÃᵀ, L = B̃B̃ᵀ, Ã and B̃ centred over the samples.
+
+    Args:
+        a, b: [N, …], flattened from the second axis on; the widths may differ.
+
+    Raises:
+        ValueError: other numbers of samples, fewer than 2, or a representation that is the same for all of them.
+
+    Source: S. Kornblith et al., "Similarity of Neural Network Representations Revisited", ICML 2019.
+    """
+    first, second = (np.asarray(part, dtype=float).reshape(len(part), -1) for part in (a, b))
+    if len(first) != len(second) or len(first) < 2:
+        raise ValueError(f"there are {len(first)} and {len(second)} samples, but both need the same, at least 2.")
+    first, second = first - first.mean(0), second - second.mean(0)
+    own = (np.linalg.norm(first @ first.T), np.linalg.norm(second @ second.T))
+    if not min(own):
+        raise ValueError("a representation is the same for every sample, so it is like nothing.")
+    return float(((first @ first.T) * (second @ second.T)).sum() / (own[0] * own[1]))
+
+
 def relative_squared_error(found: ArrayLike, wanted: ArrayLike) -> float:
     """Σ(found - wanted)² / Σ wanted²: 0 where nothing is lost, 1 where as much is wrong as there was.
 
