@@ -69,12 +69,13 @@ REPORTED = {"DeiT-S": (2.3, 1.86), "LV-ViT-S": (2.19, 1.79)}
 
 @dataclass(frozen=True)
 class Cost:
-    """Energy, delay and area by part, `PARTS`, and the work that they serve."""
+    """Energy, delay and area of all encoders by part, `PARTS`; the work that they serve, and how many encoders there are."""
 
     energy: dict[str, float]
     delay: dict[str, float]
     area: dict[str, float]
     operations: int
+    depth: int
 
     @property
     def totals(self) -> tuple[float, float, float]:
@@ -133,7 +134,7 @@ def reuse_cost(shape: VitShape, reused: int, ratio: float | None = 2.0, size: in
     def of_all(each: tuple) -> dict[str, float]:
         return {name: counts[name] * value for name, value in zip(PARTS, each, strict=True)}
 
-    return Cost(of_all(energy), of_all(delay), of_all(area), shape.operations)
+    return Cost(of_all(energy), of_all(delay), of_all(area), shape.operations, shape.depth)
 
 
 def factors(shape: VitShape, reused: int, ratio: float | None = 2.0, size: int = 64) -> dict[str, float]:

@@ -124,32 +124,63 @@ class ReusingViT(nn.Module):
         return self.head(self.vit.norm(tokens[:, 0])), found
 
 
-def fit_transformation_blocks(net: ReusingViT, x: Tensor, steps: int = 50, lr: float = 5e-3) -> ReusingViT:
-    """Regress every transformation block of the set on what the attending network does, in place: ‖TB_i(a_src) - a_i‖².
+def fit_block(block: TransformationBlock, given: Tensor, wanted: Tensor, steps: int = 50, lr: float = 5e-3) -> None:
+    """Regress one block, in place: ‖TB(a_src) - a_i‖², Adam, every step on all tokens.
 
     Args:
-        net: with its set; its other weights stay as they are.
-        x: calibration pictures, no labels.
-        steps: of Adam, each on all pictures.
-        lr: its learning rate.
+        block: fresh or not.
+        given, wanted: a_src and a_i of calibration pictures, [N, tokens, D].
+        steps, lr: of Adam.
     """
+    loss = lambda: F.mse_loss(block(given), wanted)  # noqa: E731
+    fit(block, [()] * steps, loss, epochs=1, lr=lr, optimizer="adam", schedule="constant", label="")
+
+
+Table = dict[tuple[int, int], TransformationBlock]
+"""A fitted block for an encoder and each one that it may have to reuse: (i, src) -> TB."""
+
+
+def block_table(net: ReusingViT, x: Tensor, steps: int = 50, seed: int = 0) -> Table:
+    """Fit a block for every pair of encoders: with these, any reuse set is put together without fitting anything.
+
+    Args:
+        net: trained; what its encoders do when all of them attend is what the blocks learn.
+        x: calibration pictures, no labels.
+        steps: of each fit.
+        seed: of the fresh blocks.
+    """
+    attending, table = copy.deepcopy(net).set_reuse(()), {}
     with torch.no_grad():
-        reuse, mode = net.reuse, net.mode
-        wanted = net.set_reuse(()).attention_outputs(x)
-        net.set_reuse(reuse, mode)
-    for i in net.reuse:
-        block, given = net.blocks[str(i)], wanted[source_of(net.reuse, i)]
-        fit(
-            block,
-            [()] * steps,
-            lambda block=block, given=given, i=i: F.mse_loss(block(given), wanted[i]),
-            epochs=1,
-            lr=lr,
-            optimizer="adam",
-            schedule="constant",
-            label="",
-        )
-    return net
+        found = attending.attention_outputs(x)
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        for i in range(1, net.vit.depth):
+            for source in range(i):
+                table[i, source] = TransformationBlock(net.vit.dim, net.ratio).to(x.device)
+                fit_block(table[i, source], found[source], found[i], steps)
+    return table
+
+
+def with_reuse(
+    net: ReusingViT, reuse: Sequence[int], mode: str = "transform", table: Table | None = None
+) -> ReusingViT:
+    """A copy of a trained network with another set; the given one is unchanged.
+
+    Args:
+        net: trained.
+        reuse, mode: as for `ReusingViT`.
+        table: from `block_table`; without it, transformation blocks are fresh.
+
+    Raises:
+        ValueError: a set or a mode that is not allowed.
+    """
+    other = copy.deepcopy(net)
+    with torch.random.fork_rng():
+        other.set_reuse(reuse, mode)
+    if table and mode == "transform":
+        for i in other.reuse:
+            other.blocks[str(i)] = copy.deepcopy(table[i, source_of(other.reuse, i)])
+    return other.eval()
 
 
 def train_vit(
@@ -197,36 +228,13 @@ def loss_and_accuracy(net: nn.Module, x: Tensor, y: Tensor) -> tuple[float, floa
     return float(F.cross_entropy(logits, y)), int((logits.argmax(-1) == y).sum()) / len(y)
 
 
-def reuse_sensitivity(
-    net: ReusingViT, x: Tensor, y: Tensor, steps: int = 50, mode: str = "transform"
-) -> dict[int, float]:
-    """Cross-entropy of the network when one encoder alone reuses, by encoder; its set is as before, afterwards.
-
-    In mode "transform" the block of each encoder is fitted on the pictures first, and kept.
+def reuse_sensitivity(net: ReusingViT, x: Tensor, y: Tensor, mode: str, table: Table | None = None) -> dict[int, float]:
+    """Cross-entropy of the network when one encoder alone reuses, by encoder.
 
     Args:
         net: trained.
         x, y: calibration pictures and their classes.
-        steps: of the fit.
-        mode: "transform", "copy" or "skip".
+        mode, table: as for `with_reuse`.
     """
-    before, found = (net.reuse, net.mode), {}
-    for i in range(1, net.vit.depth):
-        net.set_reuse((i,), mode)
-        if mode == "transform":
-            fit_transformation_blocks(net, x, steps)
-        found[i] = loss_and_accuracy(net, x, y)[0]
-    net.set_reuse(*before)
-    return found
-
-
-def with_reuse(
-    net: ReusingViT, reuse: Sequence[int], x: Tensor, mode: str = "transform", steps: int = 50
-) -> ReusingViT:
-    """A copy of a trained network with another set, its transformation blocks fitted anew on the pictures x."""
-    other = copy.deepcopy(net)
-    other.blocks.clear()
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        other.set_reuse(reuse, mode)
-        return fit_transformation_blocks(other, x, steps) if mode == "transform" else other
+    alone = {i: with_reuse(net, (i,), mode, table) for i in range(1, net.vit.depth)}
+    return {i: loss_and_accuracy(other, x, y)[0] for i, other in alone.items()}

@@ -37,7 +37,9 @@ def voltages(across: ArrayLike, driven: ArrayLike, arriving: ArrayLike, ideal: A
     """
     on = np.asarray(driven, bool)
     across = (1e3 * np.asarray(across, float)).round().astype(np.int8)  # whole mV: a saved figure keeps many of these
-    loss = np.maximum(100 * (1 - np.asarray(arriving) / np.asarray(ideal)), 0)  # not -0.0
+    arriving, ideal = np.asarray(arriving, float), np.asarray(ideal, float)
+    kept = np.divide(arriving, ideal, out=np.ones_like(ideal), where=ideal > 0)  # of nothing, nothing is lost
+    loss = np.maximum(100 * (1 - kept), 0)  # not -0.0
     figure = make_subplots(rows=1, cols=2, column_widths=[0.56, 0.44], horizontal_spacing=0.16)
     bar = {"title": "mV", "thickness": 14, "x": 0.475, "len": 0.9}
     figure.add_heatmap(z=across, colorscale=VOLTS, zmin=0, zmax=100, colorbar=bar, row=1, col=1)

@@ -66,12 +66,13 @@ def schematic(conductance: ArrayLike, volts: ArrayLike) -> go.Figure:
     )
 
 
-def cells(integers: ArrayLike, conductance: ArrayLike) -> go.Figure:
+def cells(integers: ArrayLike, conductance: ArrayLike, cell_bits: int = 1) -> go.Figure:
     """A small matrix of integers, and the same in cells.
 
     Args:
         integers: q, [outputs, inputs].
         conductance: µS, [inputs, outputs, slices, 2].
+        cell_bits: bits of a cell.
     """
     q, g = np.asarray(integers), np.asarray(conductance, float)
     inputs, outputs, slices, _ = g.shape
@@ -102,7 +103,7 @@ def cells(integers: ArrayLike, conductance: ArrayLike) -> go.Figure:
         figure.add_vline(x=edge * 2 * slices - 0.5, line={"color": COLOURS["blue"], "width": 3}, row=1, col=2)
     figure.update_xaxes(title="output", dtick=1, row=1, col=1)
     figure.update_yaxes(title="input", autorange="reversed", dtick=1, row=1, col=1)
-    names = [f"{sign}{2**k}" for _ in range(outputs) for k in range(slices) for sign in ("+", "−")]
+    names = [f"{sign}{2 ** (cell_bits * k)}" for _ in range(outputs) for k in range(slices) for sign in ("+", "−")]
     figure.update_xaxes(
         title="columns, by what they are worth", tickvals=list(range(len(names))), ticktext=names, row=1, col=2
     )

@@ -7,7 +7,7 @@ Source: A. Moitra et al., 2024 (review); batch-norm adaptation and noise-aware t
 """
 
 import copy
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 
 import numpy as np
@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils import parametrize
 
+from helpers.data.checks import whole
 from helpers.hardware.crossbars import ArrayConfig, CrossbarArray, DeviceConfig, program, stream
 from helpers.hardware.nonidealities import program_variation
 from helpers.models.batchnorm import evaluating
@@ -92,8 +93,8 @@ class CrossbarConv2d(nn.Module):
         out = []
         for crossbar, part in zip(self.crossbars, patches.chunk(len(self.crossbars), 1), strict=True):
             found = crossbar.mvm(part.transpose(1, 2).flatten(0, 1))
-            out.append(found.unflatten(0, (len(x), -1)).transpose(1, 2))
-        out = torch.cat(out, 1).unflatten(2, (self._side(x.shape[2], 0), -1))
+            out.append(found.unflatten(0, (len(x), patches.shape[2])).transpose(1, 2))
+        out = torch.cat(out, 1).unflatten(2, [self._side(x.shape[2 + axis], axis) for axis in (0, 1)])
         return out if self.bias is None else out + self.bias.view(-1, 1, 1)
 
     def _side(self, size: int, axis: int) -> int:
@@ -108,6 +109,7 @@ def _kept(bias: Tensor | None) -> Tensor | None:
 
 def place(seed: int, index: int) -> int:
     """The seed of one part of a chip."""
+    whole("seed", seed, 0)
     return int(np.random.SeedSequence([seed, index]).generate_state(1)[0])
 
 
@@ -159,6 +161,27 @@ def crossbars(model: nn.Module) -> dict[str, CrossbarArray]:
     return {name: module for name, module in model.named_modules() if isinstance(module, CrossbarArray)}
 
 
+@contextmanager
+def watching(model: nn.Module, names: Collection[str] | None = None) -> Iterator[dict[str, list[Tensor]]]:
+    """Inside the block converters do not round, but write down what they see.
+
+    Args:
+        model: from `map_network`.
+        names: of the programmed matrices whose converters do so; None takes all.
+
+    Returns:
+        |d| in levels by the name of each programmed matrix: a list of tensors, a tile and portion of inputs each.
+    """
+    arrays = {name: array for name, array in crossbars(model).items() if names is None or name in names}
+    try:
+        for array in arrays.values():
+            array.watched = []
+        yield {name: array.watched for name, array in arrays.items()}
+    finally:
+        for array in arrays.values():
+            array.watched = None
+
+
 @torch.no_grad()
 def calibrate_adc(model: nn.Module, *inputs, quantile: float = QUANTILE) -> nn.Module:
     """Let every converter reach just as far as the currents do: one pass of some inputs without labels, in place.
@@ -175,25 +198,26 @@ def calibrate_adc(model: nn.Module, *inputs, quantile: float = QUANTILE) -> nn.M
     Raises:
         ValueError: a quantile outside (0, 1], or nothing to calibrate.
     """
-    wanted = [array for array in crossbars(model).values() if array.array.adc_range == "calibrated"]
+    wanted = {name: array for name, array in crossbars(model).items() if array.array.adc_range == "calibrated"}
     if not 0 < quantile <= 1 or not wanted:
         raise ValueError(
             f"quantile is {quantile} and {len(wanted)} arrays wait for a range, but the quantile must lie in (0, 1] and "
             'arrays are made to wait by adc_range="calibrated".'
         )
+    before = {array: array.input_reach for array in wanted.values()}
     try:
-        for array in wanted:
-            array.watched, array.input_reach = [], None
-        with evaluating(model):
+        for array in before:
+            array.input_reach = None
+        with watching(model, wanted) as heard, evaluating(model):
             model(*inputs)
-        seen = [array for array in wanted if array.watched]
-        if not seen:
-            raise ValueError("no converter has seen anything, but a range needs inputs: give the model at least one.")
-        for array in seen:  # where all was silent, any range will do
-            array.reach = _quantile(torch.cat(array.watched), quantile) or float(array.array.rows)
-    finally:
-        for array in wanted:
-            array.watched = None
+    finally:  # who has seen nothing keeps what it had
+        for array, reach in before.items():
+            array.input_reach = array.input_reach or reach
+    seen = {wanted[name]: torch.cat(values) for name, values in heard.items() if values}
+    if not seen:
+        raise ValueError("no converter has seen anything, but a range needs inputs: give the model at least one.")
+    for array, values in seen.items():  # where all was silent, any range will do
+        array.reach = _quantile(values, quantile) or float(array.array.rows)
     return model
 
 

@@ -49,6 +49,7 @@ def arrays_needed(inputs: int, outputs: int, rows: int, columns: int, columns_pe
 
 def stream(seed: int, *place: int) -> torch.Generator:
     """A generator of its own for each place of a chip: what one effect draws never shifts what another draws."""
+    whole("seed", seed, 0)
     state = np.random.SeedSequence([seed, *place]).generate_state(1, np.uint64)[0]
     return torch.Generator().manual_seed(int(state >> 1))
 
@@ -145,7 +146,7 @@ class CrossbarArray(nn.Module):
                 f"the inputs are {tuple(x.shape)}, but this crossbar has {self.inputs} rows: [B, {self.inputs}]."
             )
         if not len(x):
-            return x.new_zeros(0, self.outputs)
+            return self.difference.new_zeros(0, self.outputs)
         if self.array.adc_bits is None and not self.device_config.read_noise and self.watched is None:
             return sum(plane * weight for plane, weight in self._passes(x)) @ self.recombined
         step, top = self._converter()
@@ -275,7 +276,6 @@ def program(
         raise ValueError(
             f"the weights are {tuple(weight.shape)}, but must be a matrix [outputs, inputs] of finite numbers."
         )
-    whole("seed", seed, 0)
     # On the CPU: chips are drawn there, the same ones wherever they will be read.
     dtype = torch.float64 if weight.dtype == torch.float64 else torch.float32
     flat = weight.detach().cpu().to(dtype).reshape(1, -1)

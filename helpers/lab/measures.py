@@ -98,7 +98,7 @@ def cosine_drift(before: ArrayLike, after: ArrayLike) -> NDArray:
 
 
 def linear_cka(a: ArrayLike, b: ArrayLike) -> float:
-    """How alike two representations of the same samples are, whichever way they are turned or scaled; 1: no other difference.
+    """How alike two representations of the same samples are, whichever way they are turned or scaled; 1 is alike.
 
     ⟨K, L⟩ / (‖K‖·‖L‖) with K = ÃÃᵀ, L = B̃B̃ᵀ, Ã and B̃ centred over the samples.
 
