@@ -36,7 +36,7 @@ def voltages(across: ArrayLike, driven: ArrayLike, arriving: ArrayLike, ideal: A
         wire_ohm: resistance from cell to cell.
     """
     on = np.asarray(driven, bool)
-    across = (1e3 * np.asarray(across, float)).round().astype(np.int8)  # whole mV: a saved figure keeps many of these
+    across = (1e3 * np.asarray(across, float)).round().astype(np.int16)  # whole mV: a saved figure keeps many of these
     arriving, ideal = np.asarray(arriving, float), np.asarray(ideal, float)
     kept = np.divide(arriving, ideal, out=np.ones_like(ideal), where=ideal > 0)  # of nothing, nothing is lost
     loss = np.maximum(100 * (1 - kept), 0)  # not -0.0
@@ -198,10 +198,11 @@ def floor_plan(cost: SpikeSimCost, name: str) -> go.Figure:
     figure.update_xaxes(title="share [%]", range=[0, 100], row=2, col=1)
     figure.update_yaxes(title="of the chip", row=2, col=1)
     figure.update_layout(barmode="stack", height=620, margin_t=120, legend={"y": 1.03, "traceorder": "normal"})
+    pes, tiles = sum(cost.pes), cost.tiles
     said = (
-        f"{name}, {cost.xbar} × {cost.xbar} arrays, {cost.timesteps} timesteps: {sum(cost.pes)} PEs on {cost.tiles} "
-        f"tile{'s' * (cost.tiles > 1)}, {cost.area_um2 / 1e6:.2f} mm², {sum(cost.energy_pj) / 1e6:.3g} µJ and "
-        f"{cost.latency_ns / 1e6:.3g} ms a prediction."
+        f"{name}, {cost.xbar} × {cost.xbar} arrays, {cost.timesteps} timestep{'s' * (cost.timesteps > 1)}: {pes} "
+        f"PE{'s' * (pes > 1)} on {tiles} tile{'s' * (tiles > 1)}, {cost.area_um2 / 1e6:.2f} mm², "
+        f"{sum(cost.energy_pj) / 1e6:.3g} µJ and {cost.latency_ns / 1e6:.3g} ms a prediction."
     )
     return titled(figure, "Where the energy and the area go", said)
 

@@ -206,18 +206,19 @@ def calibrate_adc(model: nn.Module, *inputs, quantile: float = QUANTILE) -> nn.M
         )
     before = {array: array.input_reach for array in wanted.values()}
     try:
-        for array in before:
-            array.input_reach = None
+        for array in before:  # as if for the first time
+            array.input_reach, array.largest = None, 0.0
         with watching(model, wanted) as heard, evaluating(model):
             model(*inputs)
-    finally:  # who has seen nothing keeps what it had
+    finally:
         for array, reach in before.items():
-            array.input_reach = array.input_reach or reach
+            array.input_reach = reach
     seen = {wanted[name]: torch.cat(values) for name, values in heard.items() if values}
     if not seen:
         raise ValueError("no converter has seen anything, but a range needs inputs: give the model at least one.")
     for array, values in seen.items():  # where all was silent, any range will do
         array.reach = _quantile(values, quantile) or float(array.array.rows)
+        array.input_reach = array.largest or None
     return model
 
 

@@ -9,8 +9,8 @@
     y = s Σ_tiles Σ_k 2^(ck) d̂                              digital                                    (shift and add)
 
 Sources: A. Moitra et al., "When In-memory Computing Meets Spiking Neural Networks", 2024 (the review behind this
-lesson) and standard practice. Where d is whole, a Δ below one level is cut to 1/2, 1/4 …, so that a converter with a code
-for every level loses nothing.
+lesson) and standard practice. Where d is whole, a Δ below one level is raised to the next of 1, 1/2, 1/4 …, so that a
+converter with a code for every level loses nothing.
 """
 
 import math
@@ -112,6 +112,7 @@ class CrossbarArray(nn.Module):
         self.reach = None if array.adc_range == "calibrated" else float(array.rows * (2**device.cell_bits - 1))
         self.input_reach: float | None = None
         self.watched: list[Tensor] | None = None
+        self.largest = 0.0  # input sent bit by bit while it was watched
         self.reads: torch.Generator | None = None
 
     @property
@@ -138,8 +139,8 @@ class CrossbarArray(nn.Module):
         """The product as it comes out of the converters: x [B, K] -> [B, N]. No gradients: it is a chip.
 
         Raises:
-            ValueError: another width, an input that is no spike where spikes are asked for, or a converter that was not
-                calibrated.
+            ValueError: another width, an input that is not finite, or no spike where spikes are asked for, or a converter
+                that was not calibrated.
         """
         if x.dim() != 2 or x.shape[1] != self.inputs:
             raise ValueError(
@@ -150,7 +151,7 @@ class CrossbarArray(nn.Module):
         if self.array.adc_bits is None and not self.device_config.read_noise and self.watched is None:
             return sum(plane * weight for plane, weight in self._passes(x)) @ self.recombined
         step, top = self._converter()
-        matrix = self.difference if step in (None, 1.0) else self.difference / step
+        matrix = self.difference if step in (None, 1.0) else self.difference * (1 / step)
         result = x.new_zeros(len(x), self.outputs, dtype=matrix.dtype)
         portion = max(1, CACHED // matrix.shape[1])
         sums, scratch = matrix.new_empty(2, min(portion, len(x)), matrix.shape[1])
@@ -166,6 +167,8 @@ class CrossbarArray(nn.Module):
         """What the rows see, one pass after the other, each [B, K], and what it is worth."""
         bits = self.array.input_bits
         x = x.to(self.difference.dtype)
+        if bits != 1 and not torch.isfinite(x).all():
+            raise ValueError("an input is infinite or no number, but rows take finite values alone.")
         if bits is None:
             yield x, 1.0
         elif bits == 1:
@@ -178,7 +181,7 @@ class CrossbarArray(nn.Module):
         else:
             top = 2 ** (bits - 1) - 1
             if self.watched is not None:
-                self.input_reach = max(self.input_reach or 0.0, float(x.abs().max()))
+                self.largest = max(self.largest, float(x.abs().max()))
             unit = (self.input_reach or float(x.abs().max())) / top or 1.0
             codes = (x / unit).round().clamp(-top, top)
             rest, signs = codes.abs(), codes.sign()
@@ -222,7 +225,7 @@ class CrossbarArray(nn.Module):
             )
         top = adc_levels(self.array.adc_bits)
         step = self.reach / top
-        # Spikes and bits add up to whole levels: a finer step halves a level, and halves it again, so that these stay exact.
+        # Spikes and bits add up to whole levels: a step below one becomes the next power of two, so that these stay exact.
         return (step if self.array.input_bits is None or step >= 1 else 2.0 ** -int(math.log2(1 / step))), top
 
     def get_extra_state(self) -> Tensor:
@@ -231,7 +234,16 @@ class CrossbarArray(nn.Module):
         return torch.tensor([self.scale, *ranges, *self.most], dtype=torch.float64)
 
     def set_extra_state(self, state: Tensor) -> None:
-        """Take them back, with the tensors of a `state_dict`."""
+        """Take them back, with the tensors of a `state_dict`.
+
+        Raises:
+            ValueError: the state of a chip with other arrays.
+        """
+        if len(state) != 3 + len(self.most):
+            raise ValueError(
+                f"the state is of a crossbar of {len(state) - 3} tiles, but this one has {len(self.most)}: load it into a "
+                "network with the same arrays."
+            )
         self.scale, *ranges = state[:3].tolist()
         self.reach, self.input_reach = (value or None for value in ranges)
         self.most = state[3:].tolist()

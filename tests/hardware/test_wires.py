@@ -90,7 +90,15 @@ def test_one_array_answers_many_inputs_and_one_input_asks_many_arrays(method):
     close(ir_drop_currents(many, v[0], 20.0, method), v[0] @ effective_conductance(many, 20.0))
 
 
-@pytest.mark.parametrize("ohms", [2e3, 1e6])
+@pytest.mark.parametrize("n, ohms", [(1, 1e4), (16, 1.0), (16, 100.0), (64, 1.0), (64, 10.0)])
+def test_a_fixed_point_of_usual_wires_comes_to_rest_by_itself(n, ohms, monkeypatch):
+    monkeypatch.setattr(wires, "_nodal", None)
+    for g in (half_on(n), torch.full((n, n), ON, dtype=torch.float64), half_on(n)[: n // 4 + 1], half_on(n)[:, -1:]):
+        v = driven(len(g))
+        close(ir_drop_currents(g, v, ohms), v @ effective_conductance(g, ohms))
+
+
+@pytest.mark.parametrize("ohms", [1e5, 1e6])
 def test_a_fixed_point_that_does_not_come_to_rest_is_left_to_the_nodal_solver(ohms, monkeypatch):
     calls, real = [], wires._nodal
     monkeypatch.setattr(wires, "_nodal", lambda *arguments: calls.append(1) or real(*arguments))
