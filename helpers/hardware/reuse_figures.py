@@ -95,14 +95,21 @@ def switches(
     )
     figure.update_xaxes(title="encoder", type="category", row=1, col=1)
     figure.update_yaxes(title="delay [1,000 clocks]", range=[0, 1.1 * (attention + perceptron)], row=1, col=1)
-    figure.update_xaxes(title="gained, against nothing reused", row=1, col=2)
+    figure.update_xaxes(title="gained, against nothing reused", tickangle=0, tickfont={"size": 11}, row=1, col=2)
     figure.update_yaxes(title="factor", range=[0, max(4.0, 1.15 * max(factors.values()))], row=1, col=2)
     figure.update_layout(barmode="stack", height=440, margin_t=120)
     return titled(figure, "Which encoders look again?", said)
 
 
 def plane(
-    delay: ArrayLike, accuracy: ArrayLike, at: int, names: Sequence[str], full: float, mode: str, said: str
+    delay: ArrayLike,
+    accuracy: ArrayLike,
+    at: int,
+    names: Sequence[str],
+    full: float,
+    mode: str,
+    low: float,
+    said: str,
 ) -> go.Figure:
     """Every reuse set as a point: delay against accuracy; one of them is marked.
 
@@ -113,6 +120,7 @@ def plane(
         names: of the sets, shown when pointed at.
         full: accuracy with nothing reused.
         mode: "transform", "copy" or "skip".
+        low: where the accuracy's axis begins, in [0, 1].
         said: the sentence under the title.
     """
     x, y = 100 * np.asarray(delay, np.float32), 100 * np.asarray(accuracy, np.float32)
@@ -125,7 +133,7 @@ def plane(
     dotted = {"color": INK, "dash": "dot", "width": 1.5}
     figure.add_scatter(x=[45, 103], y=[100 * full] * 2, mode="lines", line=dotted, name="nothing reused")
     figure.update_xaxes(title="delay, of the plain network's [%]", range=[103, 45])
-    figure.update_yaxes(title="held-out accuracy, not trained on [%]", range=[0, 101])
+    figure.update_yaxes(title="held-out accuracy, not trained on [%]", range=[100 * low - 3, 101])
     figure.update_layout(height=440)
     return titled(figure, "Every way to reuse", said)
 
