@@ -8,8 +8,8 @@
     area = static + 2·dynamic,  energy = 8N·static + (1.2·8N + 0.5·8N)·dynamic
 
 in units of one non-volatile array and one read of it. For the whole network: L - r encoders with attention, L perceptrons, r
-transformation blocks. EDAP = energy · delay · area. Useful work is what the plain network does, for every r: TOPS/mm² would
-otherwise fall when work is avoided.
+transformation blocks. EDAP = energy · delay · area. Useful work is what the plain network does, for every r: otherwise
+work avoided would count against a network that avoids it.
 
 Source: this course's model (its unit costs were set once, never fitted), after A. Moitra et al., "TReX", 2024. Softmax's
 energy is neglected. A differential pair, as in lesson 07.1, would double every static array.
@@ -62,7 +62,7 @@ class VitShape:
 
 DEIT_S = VitShape(12, 384, 197, 6)
 LV_VIT_S = VitShape(16, 384, 197, 6)
-"""The two networks of the paper."""
+"""The two networks of the paper, as the course's specification has them; the released LV-ViT-S has an mlp_ratio of 3."""
 REPORTED = {"DeiT-S": (2.3, 1.86), "LV-ViT-S": (2.19, 1.79)}
 """Of the paper's abstract: by what EDAP is divided, and TOPS/mm² multiplied."""
 

@@ -12,6 +12,7 @@ from helpers.lab.style import COLOURS, DASHES, INK, MARKERS, titled
 
 LOOKS = {"attention": ("vermilion", ""), "perceptron": ("blue", "/"), "transformation": ("ochre", ".")}
 """Colour and pattern of each part of a network."""
+UNITS = {"delay": ("1,000 clocks", 1e3), "energy": ("1,000 array reads", 1e3), "area": ("arrays", 1.0)}
 MODES = {"transform": ("blue", 0), "copy": ("vermilion", 1), "skip": ("purple", 2)}
 """Colour, and the place of the marker, of each way to do without attention."""
 
@@ -46,9 +47,15 @@ def where_it_goes(shares: Mapping[str, float], title: str) -> go.Figure:
 
 
 def switches(
-    plain: Cost, now: Cost, reuse: Sequence[int], factors: Mapping[str, float], reported: Mapping[str, float], said: str
+    plain: Cost,
+    now: Cost,
+    reuse: Sequence[int],
+    factors: Mapping[str, float],
+    reported: Mapping[str, float],
+    said: str,
+    shown: str = "delay",
 ) -> go.Figure:
-    """Delay encoder by encoder, and what the whole network gains.
+    """Delay (or energy, or area) encoder by encoder, and what the whole network gains.
 
     Args:
         plain, now: costs without reuse and with this set.
@@ -56,12 +63,14 @@ def switches(
         factors: gains against the plain network, by name.
         reported: the paper's, for some of the names; may be empty.
         said: the sentence under the title.
+        shown: "delay", "energy" or "area".
     """
     figure = make_subplots(rows=1, cols=2, column_widths=[0.6, 0.4], horizontal_spacing=0.13)
     depth = plain.depth
     encoders = [str(i) for i in range(depth)]
-    attention, perceptron = (plain.delay[name] / depth / 1e3 for name in PARTS[:2])
-    block = now.delay["transformation"] / max(len(reuse), 1) / 1e3
+    unit, divisor = UNITS[shown]
+    attention, perceptron = (getattr(plain, shown)[name] / depth / divisor for name in PARTS[:2])
+    block = getattr(now, shown)["transformation"] / max(len(reuse), 1) / divisor
     heights = {
         "attention": [0 if i in reuse else attention for i in range(depth)],
         "transformation": [block if i in reuse else 0 for i in range(depth)],
@@ -94,7 +103,7 @@ def switches(
         col=2,
     )
     figure.update_xaxes(title="encoder", type="category", row=1, col=1)
-    figure.update_yaxes(title="delay [1,000 clocks]", range=[0, 1.1 * (attention + perceptron)], row=1, col=1)
+    figure.update_yaxes(title=f"{shown} [{unit}]", range=[0, 1.1 * (attention + perceptron)], row=1, col=1)
     figure.update_xaxes(title="gained, against nothing reused", tickangle=0, tickfont={"size": 11}, row=1, col=2)
     figure.update_yaxes(title="factor", range=[0, max(4.0, 1.15 * max(factors.values()))], row=1, col=2)
     figure.update_layout(barmode="stack", height=440, margin_t=120)
@@ -131,8 +140,8 @@ def plane(
     star = {"size": 20, "symbol": "star", "color": COLOURS["ochre"], "line": {"color": INK, "width": 1}}
     figure.add_scatter(x=[x[at]], y=[y[at]], mode="markers", marker=star, name="this set")
     dotted = {"color": INK, "dash": "dot", "width": 1.5}
-    figure.add_scatter(x=[45, 103], y=[100 * full] * 2, mode="lines", line=dotted, name="nothing reused")
-    figure.update_xaxes(title="delay, of the plain network's [%]", range=[103, 45])
+    figure.add_scatter(x=[40, 103], y=[100 * full] * 2, mode="lines", line=dotted, name="nothing reused")
+    figure.update_xaxes(title="delay, of the plain network's [%]", range=[103, 40])
     figure.update_yaxes(title="held-out accuracy, not trained on [%]", range=[100 * low - 3, 101])
     figure.update_layout(height=440)
     return titled(figure, "Every way to reuse", said)
@@ -172,12 +181,15 @@ def two_rankings(
     )
 
 
-def choices(rows: Mapping[str, tuple[Sequence[float], Sequence[float]]], full: float) -> go.Figure:
+def choices(
+    rows: Mapping[str, tuple[Sequence[float], Sequence[float]]], full: float, rival: float | None = None
+) -> go.Figure:
     """Accuracy before and after fine-tuning, a row a choice.
 
     Args:
         rows: accuracies [seeds] before and after, by name.
         full: accuracy with nothing reused, the mean.
+        rival: the same after as much training.
     """
     figure = go.Figure()
     names = list(rows)
@@ -194,6 +206,14 @@ def choices(rows: Mapping[str, tuple[Sequence[float], Sequence[float]]], full: f
         )
     dotted = {"color": INK, "dash": "dot", "width": 1.5}
     figure.add_scatter(x=[100 * full] * 2, y=[-0.5, len(names) - 0.5], mode="lines", line=dotted, name="nothing reused")
+    dashed = {"color": COLOURS["blue"], "dash": "dash", "width": 1.5}
+    figure.add_scatter(
+        x=[100 * (full if rival is None else rival)] * 2,
+        y=[-0.5, len(names) - 0.5],
+        mode="lines",
+        line=dashed,
+        name="nothing reused, trained on",
+    )
     figure.update_yaxes(title="encoders chosen, and how they reuse", tickvals=list(range(len(names))), ticktext=names)
     figure.update_yaxes(range=[len(names) - 0.5, -0.5])
     figure.update_xaxes(title="held-out accuracy [%]")
@@ -215,7 +235,9 @@ def block_width(ratios: Sequence[float], gains: Mapping[str, Sequence[float]]) -
     figure.update_yaxes(title="divided by")
     figure.update_layout(height=400)
     return titled(
-        figure, "How wide may a transformation block be?", "Below the dotted line, reuse costs more than looking again."
+        figure,
+        "How wide may a transformation block be?",
+        "Below the dotted line, reuse costs more of that quantity than looking again.",
     )
 
 

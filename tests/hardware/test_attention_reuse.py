@@ -406,7 +406,7 @@ def test_fitting_lowers_the_error_and_leaves_what_it_was_given():
 def test_a_block_can_learn_what_a_block_does():
     teacher, block, a = TransformationBlock(8), TransformationBlock(8), torch.randn(50, 5, 8)
     wanted = 3 * teacher(a).detach()
-    fit_block(block, a, wanted, 300, lr=0.02)
+    fit_block(block, a, wanted, 150, lr=0.03)
     assert error(block, a, wanted) < 0.05 * wanted.var()
 
 
