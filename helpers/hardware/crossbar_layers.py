@@ -124,13 +124,13 @@ def map_network(
     """A copy of a trained network with every nn.Linear and nn.Conv2d on crossbars, in eval mode. The given one is unchanged.
 
     Args:
-        model: any module. Subclasses of the two layers stay digital: nobody knows what else they do.
+        model: any module. Other layers stay digital, and so do subclasses of the two: nobody knows what else they do.
         device, array, bits: as for `crossbars.program`, for all layers.
         seed: of the chip; each layer draws its own part.
         arrays: other arrays for some layers, by name, such as one for the first, which sees no spikes.
 
     Raises:
-        TypeError: nothing to map.
+        TypeError: nothing to map, or a torch.nn.TransformerEncoderLayer, which multiplies by its layers' weights itself.
         ValueError: a name in `arrays` that is no such layer, or as `crossbars.program`.
     """
     makers = {nn.Linear: CrossbarLinear.from_linear, nn.Conv2d: CrossbarConv2d.from_conv}
@@ -138,6 +138,11 @@ def map_network(
     if not found:
         raise TypeError(
             f"{type(model).__name__} has no nn.Linear and no nn.Conv2d, so there is nothing to write into cells."
+        )
+    if any(isinstance(module, nn.TransformerEncoderLayer) for module in model.modules()):
+        raise TypeError(
+            "nn.TransformerEncoderLayer multiplies by its layers' weights itself and would pass the crossbars by: use a "
+            "block that calls its layers, such as helpers.models.vit.Block."
         )
     own = dict(arrays or {})
     if unknown := [name for name in own if name not in found]:
@@ -187,7 +192,7 @@ def calibrate_adc(model: nn.Module, *inputs, quantile: float = QUANTILE) -> nn.M
     """Let every converter reach just as far as the currents do: one pass of some inputs without labels, in place.
 
     Args:
-        model: from `map_network`, its arrays with adc_range="calibrated".
+        model: from `map_network`, with converters of adc_range="calibrated" or inputs that are sent bit by bit.
         inputs: what the model is called with.
         quantile: of |d| over all tiles, slices and inputs of a matrix that its converters reach (a grouped convolution has a
             matrix a group). Inputs that are sent bit by bit get their range too: the largest that was seen.
@@ -198,11 +203,13 @@ def calibrate_adc(model: nn.Module, *inputs, quantile: float = QUANTILE) -> nn.M
     Raises:
         ValueError: a quantile outside (0, 1], or nothing to calibrate.
     """
-    wanted = {name: array for name, array in crossbars(model).items() if array.array.adc_range == "calibrated"}
-    if not 0 < quantile <= 1 or not wanted:
+    if not 0 < quantile <= 1:
+        raise ValueError(f"quantile is {quantile}, but it must lie in (0, 1].")
+    wanted = {name: array for name, array in crossbars(model).items() if _waits(array)}
+    if not wanted:
         raise ValueError(
-            f"quantile is {quantile} and {len(wanted)} arrays wait for a range, but the quantile must lie in (0, 1] and "
-            'arrays are made to wait by adc_range="calibrated".'
+            f"{len(crossbars(model))} crossbars are in this network, none of which waits for a range: make them by "
+            'map_network with adc_range="calibrated", or with input_bits of 2 or more.'
         )
     before = {array: array.input_reach for array in wanted.values()}
     try:
@@ -217,9 +224,14 @@ def calibrate_adc(model: nn.Module, *inputs, quantile: float = QUANTILE) -> nn.M
     if not seen:
         raise ValueError("no converter has seen anything, but a range needs inputs: give the model at least one.")
     for array, values in seen.items():  # where all was silent, any range will do
-        array.reach = _quantile(values, quantile) or float(array.array.rows)
+        if array.array.adc_range == "calibrated":
+            array.reach = _quantile(values, quantile) or float(array.array.rows)
         array.input_reach = array.largest or None
     return model
+
+
+def _waits(array: CrossbarArray) -> bool:
+    return array.array.adc_range == "calibrated" or (array.array.input_bits or 0) > 1
 
 
 def _quantile(values: Tensor, share: float) -> float:

@@ -45,8 +45,9 @@ def batchnorms(model: nn.Module) -> dict[str, nn.Module]:
     }
     if not found:
         raise TypeError(
-            f"{type(model).__name__} has no batch norm with running statistics, so it remembers nothing of its data: "
-            "for a vision transformer use helpers.quantization.stableq.filter_by_patches."
+            f"{type(model).__name__} has no batch norm with running statistics, so it remembers nothing of its data "
+            "and there is nothing to renew (pictures for a vision transformer are filtered by "
+            "helpers.quantization.stableq.filter_by_patches)."
         )
     return found
 
@@ -187,8 +188,10 @@ def recompute_batchnorm(model: nn.Module, batches: Iterable[Tensor | tuple]) -> 
 
     Raises:
         TypeError: a network without batch norm.
-        ValueError: no batches.
+        ValueError: no batches, or a tensor in the place of a list of them.
     """
+    if isinstance(batches, Tensor):
+        raise ValueError(f"batches is one tensor {tuple(batches.shape)}, but a list of them is needed: [pictures].")
     layers = batchnorms(model).values()
     before = [(module.momentum, {k: v.clone() for k, v in module.state_dict().items()}) for module in layers]
     seen, done = 0, False

@@ -509,7 +509,7 @@ def test_no_helper_changes_the_network_that_it_is_given(trained, table, pictures
     before = state(subject)
     block_table(subject, x[:8], steps=1)
     for mode in MODES:
-        with_reuse(subject, (1, 3), mode, table)
+        assert not any(module.training for module in with_reuse(subject, (1, 3), mode, table).modules())
         reuse_sensitivity(subject, x[:8], y[:8], mode, table)
     loss_and_accuracy(subject, x, y)
     assert same(before, state(subject)) and (subject.reuse, subject.mode) == ((2,), "transform")

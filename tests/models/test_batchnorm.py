@@ -369,3 +369,8 @@ def test_many_pictures_pass_in_parts(monkeypatch):
     parts = moments(model, x)
     assert torch.allclose(parts.first, whole.first) and torch.allclose(parts.second, whole.second)
     assert torch.equal(parts.mean, whole.mean) and torch.equal(parts.std, whole.std)
+
+
+def test_a_tensor_in_the_place_of_batches_is_refused():
+    with pytest.raises(ValueError, match=r"batches is one tensor \(3, 4\), but a list of them is needed"):
+        recompute_batchnorm(nn.Sequential(nn.Linear(4, 2), nn.BatchNorm1d(2)), torch.zeros(3, 4))
