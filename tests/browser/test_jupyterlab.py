@@ -152,24 +152,25 @@ def test_a_lesson_runs_and_every_explorer_moves(page, lab, lesson):
     assert explorers
     for source in explorers:
         cell = cell_of(page, lesson, source)
-        # A control that plays has a plain slider of its own.
-        handle = cell.locator(".noUi-handle, input[type='range']").first
+        # A control that plays has a plain slider of its own; an explorer of switches may have no slider at all.
+        handle = cell.locator(".noUi-handle, input[type='range'], input[type='checkbox']").first
         handle.wait_for(timeout=60_000)
         curves = cell.locator(".js-plotly-plot .cartesianlayer").first
         curves.wait_for(timeout=60_000, state="attached")
         solid = cell.locator(".js-plotly-plot .gl-container canvas").count() > 0  # a cloud is drawn on a canvas
         assert cell.locator(".js-plotly-plot").count() == 1, "an explorer shows once"
         before, sentence = curves.inner_html(), cell.locator("[role='status']").first.inner_text()
+        switch = handle.get_attribute("type") == "checkbox"
         handle.focus()
-        page.keyboard.press("ArrowLeft")
-        page.wait_for_timeout(200)
-        page.keyboard.press("ArrowLeft")
+        for key in ("Space",) if switch else ("ArrowLeft", "ArrowLeft"):
+            page.keyboard.press(key)
+            page.wait_for_timeout(200)
         for turn in range(120):
             # On a busy machine a key can come before the page listens to the kernel; and a slider may start at its
             # low end. Never as many steps back as forth: that would be no change.
             if turn in (30, 60):
                 handle.focus()
-                for key in ("ArrowRight",) if turn == 30 else ("ArrowLeft", "ArrowLeft"):
+                for key in ("Space",) if switch else ("ArrowRight",) if turn == 30 else ("ArrowLeft", "ArrowLeft"):
                     page.keyboard.press(key)
                     page.wait_for_timeout(200)
             if (solid or curves.inner_html() != before) and cell.locator(

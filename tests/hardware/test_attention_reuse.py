@@ -315,7 +315,7 @@ def formula(block, a):
 
 
 @pytest.mark.parametrize(
-    "dim, ratio, inside", [(6, 2, 3), (6, 0.5, 12), (8, 8, 1), (7, 2.5, 3), (1, 1, 1), (24, 2.0, 12)]
+    "dim, ratio, inside", [(6, 2, 3), (6, 0.5, 12), (8, 8, 1), (7, 2.5, 3), (7, 3, 2), (1, 1, 1), (24, 2.0, 12)]
 )
 def test_block_is_its_formula(dim, ratio, inside):
     block = TransformationBlock(dim, ratio)
