@@ -157,7 +157,7 @@ def reuse_needed(shape: VitShape, target: float, ratio: float | None = 2.0, size
             return reused
     raise ValueError(
         f"the delay target is {target:g} of the plain network's, but with all encoders but the first reusing it is "
-        f"{share:.3f}: ask for that or more."
+        f"{ceil(1000 * share) / 1000:.3f}: ask for that or more."
     )
 
 

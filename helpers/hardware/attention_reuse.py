@@ -25,6 +25,17 @@ from helpers.models.vit import ViT
 MODES = ("transform", "copy", "skip")
 
 
+def neurons_inside(dim: int, ratio: float) -> int:
+    """D/ρ, to the nearest whole number.
+
+    Raises:
+        ValueError: a ratio that leaves no neuron.
+    """
+    if not 0 < ratio <= dim:
+        raise ValueError(f"ratio is {ratio}, but it must be above 0 and leave at least 1 of {dim} neurons inside.")
+    return round(dim / ratio)
+
+
 class TransformationBlock(nn.Module):
     """Norm, a narrow layer, GELU, a layer back: what is reused, turned into what was wanted. [..., D] -> [..., D].
 
@@ -38,9 +49,7 @@ class TransformationBlock(nn.Module):
 
     def __init__(self, dim: int, ratio: float = 2.0) -> None:
         super().__init__()
-        if not ratio > 0 or dim / ratio < 1:
-            raise ValueError(f"ratio is {ratio}, but it must be above 0 and leave at least 1 of {dim} neurons inside.")
-        inside = round(dim / ratio)
+        inside = neurons_inside(dim, ratio)
         self.norm, self.down, self.up = nn.LayerNorm(dim), nn.Linear(dim, inside), nn.Linear(inside, dim)
 
     def forward(self, a: Tensor) -> Tensor:
@@ -85,6 +94,7 @@ class ReusingViT(nn.Module):
         self, vit: ViT, classes: int = 10, reuse: Sequence[int] = (), mode: str = "transform", ratio: float = 2.0
     ) -> None:
         super().__init__()
+        neurons_inside(vit.dim, ratio)  # refused here, not when the first block is made
         self.vit, self.head, self.ratio = vit, nn.Linear(vit.dim, classes), ratio
         self.blocks = nn.ModuleDict()
         self.set_reuse(reuse, mode)
@@ -93,12 +103,11 @@ class ReusingViT(nn.Module):
         """Choose anew which encoders reuse, and how; new transformation blocks where one is missing. In place."""
         if mode not in MODES:
             raise ValueError(f"mode is {mode!r}, but it must be one of {', '.join(MODES)}.")
-        self.reuse, self.mode = checked_set(reuse, self.vit.depth), mode
-        if mode == "transform":
-            for i in self.reuse:
-                if str(i) not in self.blocks:
-                    block = TransformationBlock(self.vit.dim, self.ratio)
-                    self.blocks[str(i)] = block.to(self.head.weight.device)
+        found = checked_set(reuse, self.vit.depth)
+        missing = [i for i in found if mode == "transform" and str(i) not in self.blocks]
+        made = {str(i): TransformationBlock(self.vit.dim, self.ratio).to(self.head.weight.device) for i in missing}
+        self.blocks.update(made)
+        self.reuse, self.mode = found, mode
         return self
 
     def attention_outputs(self, x: Tensor) -> list[Tensor]:

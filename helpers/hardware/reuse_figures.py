@@ -225,7 +225,8 @@ def block_width(ratios: Sequence[float], gains: Mapping[str, Sequence[float]]) -
     """Energy, delay and area against how narrow the transformation block is: factors by name, at each ratio ρ."""
     figure = go.Figure()
     for place, (name, values) in enumerate(gains.items()):
-        line = {"color": list(COLOURS.values())[place], "dash": DASHES[place], "width": 2.5}
+        dash = (*DASHES[:2], *DASHES[3:])[place]  # dotted is the line of nothing gained
+        line = {"color": list(COLOURS.values())[place], "dash": dash, "width": 2.5}
         figure.add_scatter(x=list(ratios), y=list(values), mode="lines", name=name, line=line)
     dotted = {"color": INK, "dash": "dot", "width": 1.5}
     figure.add_scatter(x=[ratios[0], ratios[-1]], y=[1, 1], mode="lines", line=dotted, name="nothing gained")

@@ -9,7 +9,7 @@ import json
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import plotly.graph_objects as go
 
@@ -117,7 +117,7 @@ class Explorer:
             steps.append(
                 {
                     "method": "animate",
-                    "label": f"{value:.4g}" if not isinstance(value, str) else value,
+                    "label": _said(value),
                     "args": [[name], move],
                 }
             )
@@ -228,6 +228,12 @@ class Explorer:
         return f"Explorer over {', '.join(control.label or name for name, control in self.controls.items())}"
 
 
+def _said(value: float | str | tuple[str, ...]) -> str:
+    if isinstance(value, tuple):
+        return ", ".join(value) or "none"
+    return value if isinstance(value, str) else f"{value:.4g}"
+
+
 def _buttons() -> dict:
     """Play and pause under a saved figure, over the right end of its slider."""
     run = {"frame": {"duration": PAUSE, "redraw": True}, "transition": {"duration": 0}, "fromcurrent": True}
@@ -266,6 +272,8 @@ def explore(
             raise ValueError(
                 f"{name} starts with {control.default!r}, not all of which are {', '.join(control.options)}."
             )
+        if isinstance(control, Switches):  # in their own order, however they were given
+            controls[name] = replace(control, default=tuple(x for x in control.options if x in control.default))
         if isinstance(control, Slider) and control.powers and control.low <= 0:
             raise ValueError(f"{name} starts its powers of two at {control.low}, but they need a low end above 0.")
         if isinstance(control, Slider) and not control.low <= control.default <= control.high:

@@ -113,11 +113,14 @@ def linear_cka(a: ArrayLike, b: ArrayLike) -> float:
     first, second = (np.asarray(part, dtype=float).reshape(len(part), -1) for part in (a, b))
     if len(first) != len(second) or len(first) < 2:
         raise ValueError(f"there are {len(first)} and {len(second)} samples, but both need the same, at least 2.")
-    first, second = first - first.mean(0), second - second.mean(0)
-    own = (np.linalg.norm(first @ first.T), np.linalg.norm(second @ second.T))
-    if not min(own):
+    centred = first - first.mean(0), second - second.mean(0)
+    # What is the same for all leaves rounding errors, not zeros.
+    if any(
+        np.abs(part).max() <= 1e-12 * np.abs(whole).max() for part, whole in zip(centred, (first, second), strict=True)
+    ):
         raise ValueError("a representation is the same for every sample, so it is like nothing.")
-    return float(((first @ first.T) * (second @ second.T)).sum() / (own[0] * own[1]))
+    first, second = (part @ part.T for part in centred)
+    return float((first * second).sum() / (np.linalg.norm(first) * np.linalg.norm(second)))
 
 
 def relative_squared_error(found: ArrayLike, wanted: ArrayLike) -> float:

@@ -277,13 +277,7 @@ def test_a_target_out_of_reach_is_refused_with_the_least_there_is(refused, targe
     [
         (DEIT_S, 2.0),
         (LV_VIT_S, 2.0),
-        pytest.param(
-            DEIT_S,
-            None,
-            marks=pytest.mark.xfail(
-                strict=True, reason="the least target is rounded down, and then out of reach itself"
-            ),
-        ),
+        (DEIT_S, None),
     ],
     ids=["DeiT-S", "LV-ViT-S", "DeiT-S by copy"],
 )
@@ -291,7 +285,7 @@ def test_the_target_that_a_refusal_offers_can_be_had(shape, ratio):
     with pytest.raises(ValueError) as caught:
         reuse_needed(shape, 0.1, ratio)
     offered = float(re.search(r"it is (\d\.\d+): ask for that or more", str(caught.value))[1])
-    assert offered == pytest.approx(share(shape, shape.depth - 1, ratio), abs=6e-4)
+    assert offered == pytest.approx(share(shape, shape.depth - 1, ratio), abs=1.1e-3)
     assert reuse_needed(shape, offered, ratio) == shape.depth - 1
 
 

@@ -116,18 +116,7 @@ def test_what_a_reader_moves_keeps_the_place_of_its_axes(name):
         assert ranges(other) == ranges(FIGURES[name]()) and other.layout.height == FIGURES[name]().layout.height
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        pytest.param(
-            name,
-            marks=pytest.mark.xfail(strict=True, reason="area is dotted as the line of nothing gained is: colour alone")
-            if name == "width"
-            else (),
-        )
-        for name in FIGURES
-    ],
-)
+@pytest.mark.parametrize("name", FIGURES)
 def test_nothing_is_said_by_colour_alone(name):
     figure = FIGURES[name]()
     looks = [
