@@ -105,7 +105,7 @@ class ReusingViT(nn.Module):
             raise ValueError(f"mode is {mode!r}, but it must be one of {', '.join(MODES)}.")
         found = checked_set(reuse, self.vit.depth)
         missing = [i for i in found if mode == "transform" and str(i) not in self.blocks]
-        made = {str(i): TransformationBlock(self.vit.dim, self.ratio).to(self.head.weight.device) for i in missing}
+        made = {str(i): TransformationBlock(self.vit.dim, self.ratio).to(self.head.weight) for i in missing}
         self.blocks.update(made)
         self.reuse, self.mode = found, mode
         return self
@@ -178,7 +178,7 @@ def with_reuse(
     Args:
         net: trained.
         reuse, mode: as for `ReusingViT`.
-        table: from `block_table`; without it, transformation blocks are fresh.
+        table: from `block_table`; without it, transformation blocks that the network does not have yet are fresh.
 
     Raises:
         ValueError: a set or a mode that is not allowed.

@@ -207,8 +207,9 @@ def choices(
     dotted = {"color": INK, "dash": "dot", "width": 1.5}
     figure.add_scatter(x=[100 * full] * 2, y=[-0.5, len(names) - 0.5], mode="lines", line=dotted, name="nothing reused")
     dashed = {"color": COLOURS["blue"], "dash": "dash", "width": 1.5}
+    # The trace stands without a rival too, with nothing to show.
     figure.add_scatter(
-        x=[100 * (full if rival is None else rival)] * 2,
+        x=[None if rival is None else 100 * rival] * 2,
         y=[-0.5, len(names) - 0.5],
         mode="lines",
         line=dashed,

@@ -119,7 +119,7 @@ def linear_cka(a: ArrayLike, b: ArrayLike) -> float:
         np.abs(part).max() <= 1e-12 * np.abs(whole).max() for part, whole in zip(centred, (first, second), strict=True)
     ):
         raise ValueError("a representation is the same for every sample, so it is like nothing.")
-    first, second = (part @ part.T for part in centred)
+    first, second = (part @ part.T for part in (part / np.linalg.norm(part) for part in centred))
     return float((first * second).sum() / (np.linalg.norm(first) * np.linalg.norm(second)))
 
 
