@@ -70,7 +70,7 @@ def main():
                 for end in (control.grid()[0], control.grid()[-1]):
                     times = milliseconds(each.draw.__wrapped__, {**each.defaults, name: end})
                     verdict = "met" if max(times) < TARGET else "missed"
-                    shown = f"{end:g}" if not isinstance(end, str) else end
+                    shown = f"{end:g}" if isinstance(end, int | float) else str(end)
                     print(
                         f"    {index}  {name + ' = ' + shown:<24} median {median(times):6.1f}  worst {max(times):6.1f}"
                         f"  < {TARGET:.0f} {verdict}"
