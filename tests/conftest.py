@@ -13,6 +13,21 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.pop("COURSE_STATIC", None)
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    """All browser tests on one worker, beside the rest on the other: two browsers at a time only slow each other.
+
+    (pytest-xdist's own groups rename a test, which pytest 9.2 no longer lets them.)
+    """
+    from xdist.scheduler import LoadScopeScheduling
+
+    class BrowserOnOneWorker(LoadScopeScheduling):
+        def _split_scope(self, nodeid):
+            return "browser" if nodeid.startswith("tests/browser/") else nodeid
+
+    return BrowserOnOneWorker(config, log)
+
+
 def browser_missing(reason: str) -> None:
     """Skip, or fail where COURSE_REQUIRE_BROWSER says that every browser test must run."""
     if os.environ.get("COURSE_REQUIRE_BROWSER") == "1":

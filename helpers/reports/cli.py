@@ -83,14 +83,14 @@ def lab(options: tuple[str, ...]) -> None:
 @click.argument("options", nargs=-1, type=click.UNPROCESSED)
 def test(options: tuple[str, ...]) -> None:
     """Run the whole suite; OPTIONS go to pytest."""
-    _python("-m", "pytest", "-n", "2", "--dist", "loadgroup", *options, OMP_NUM_THREADS="1")
+    _python("-m", "pytest", "-n", "2", *options, OMP_NUM_THREADS="1")
 
 
 @main.command(context_settings={"ignore_unknown_options": True})
 @click.argument("options", nargs=-1, type=click.UNPROCESSED)
 def check(options: tuple[str, ...]) -> None:
     """Run the part of the suite that answers in under two minutes; OPTIONS go to pytest."""
-    _python("-m", "pytest", "-n", "2", "--dist", "loadgroup", "-m", "not browser and not slow", *options, OMP_NUM_THREADS="1")
+    _python("-m", "pytest", "-n", "2", "-m", "not browser and not slow", *options, OMP_NUM_THREADS="1")
 
 
 @main.command()

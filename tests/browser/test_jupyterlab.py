@@ -15,7 +15,7 @@ import pytest
 from helpers import ROOT
 from helpers.lab import ledger
 
-pytestmark = [pytest.mark.browser, pytest.mark.slow, pytest.mark.xdist_group("browser")]
+pytestmark = [pytest.mark.browser, pytest.mark.slow]
 NAMES = list(ledger.lessons())
 # Style sheets that Panel asks for although it carries all it needs: their absence changes looks only.
 SHEETS = ("maplibre-gl.css", "default.css", "native.css", "loading.css", "listpanel.css", "markdown.css", "alerts.css")

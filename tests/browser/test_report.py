@@ -11,7 +11,7 @@ from helpers import ROOT
 from helpers.lab import ledger
 from helpers.reports.html import write_html
 
-pytestmark = [pytest.mark.browser, pytest.mark.slow, pytest.mark.xdist_group("browser")]
+pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
 
 def opened(chromium, path):

@@ -98,8 +98,9 @@ def test_tall_and_wide_are_the_same(rows, columns, rank, seed):
     matrix = noisy(rows, columns, rank, 0.3, seed)
     wide, tall = evbmf_rank(matrix), evbmf_rank(matrix.t())
     assert wide.rank == tall.rank
-    assert wide.sigma2 == pytest.approx(tall.sigma2, rel=1e-9)
-    assert wide.shrunk == pytest.approx(tall.shrunk, rel=1e-9)
+    # Their singular values differ in the last digit, and a minimum is flat: the search may end a little elsewhere.
+    assert wide.sigma2 == pytest.approx(tall.sigma2, rel=1e-6)
+    assert wide.shrunk == pytest.approx(tall.shrunk, rel=1e-6)
 
 
 def test_rotations_change_nothing():
