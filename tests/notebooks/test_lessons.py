@@ -15,6 +15,42 @@ from helpers.lab.run import Run
 from helpers.reports.execute import execute
 
 pytestmark = pytest.mark.slow
+# Run in the lesson's own kernel, before it and after it: every control of every explorer, moved to both of its ends.
+KEEP = """from helpers.lab import explorer as _explorer
+
+_kept, _init = [], _explorer.Explorer.__init__
+
+
+def _keep(self, *arguments, **more):
+    _init(self, *arguments, **more)
+    _kept.append(self)
+
+
+_explorer.Explorer.__init__ = _keep
+"""
+MOVE = """from helpers.lab.explorer import Slider as _Slider
+from helpers.lab.explorer import Switches as _Switches
+
+_moves = 0
+for _each in _kept:
+    _text, _pane = _each.layout[1], _each.layout[2]
+    _first = [trace.type for trace in _pane.object.data]
+    for _name, _control in _each.controls.items():
+        _widget, _seen = _each.widgets[_name], set()
+        _ends = [[], list(_control.options)] if isinstance(_control, _Switches) else _control.grid()
+        for _end in (_ends[0], _ends[-1]):
+            _widget.value = _end
+            if hasattr(_widget.param, "value_throttled"):
+                _widget.value_throttled = _end
+            _seen.add(_text.object + _pane.object.to_json())
+            assert [trace.type for trace in _pane.object.data] == _first, f"{_name} = {_end}: other traces"
+            _moves += 1
+        # A control may have no say where another one is as it is; a slider always has.
+        assert len(_seen) == 2 or not isinstance(_control, _Slider), f"{_name} changes nothing"
+        _start = list(_control.default) if isinstance(_control, _Switches) else _control.default
+        _widget.value = _start
+print(len(_kept), "explorers,", _moves, "moves")
+"""
 NAMES = list(ledger.lessons())
 
 
@@ -63,10 +99,14 @@ def test_it_runs_with_its_defaults_by_nbval(lesson):
 def test_it_runs_with_other_parameters_and_every_answer_is_right(lesson, tmp_path):
     source = ROOT / "notebooks" / f"{lesson}.ipynb"
     notebook = solved(nbformat.read(source, 4))
+    explorers = sum("lab.explore(" in cell.source for cell in notebook.cells if cell.cell_type == "code")
+    before, behind = (nbformat.v4.new_code_cell(text) for text in (KEEP, MOVE))
+    notebook.cells = [before, *notebook.cells, behind]
     nbformat.write(notebook, tmp_path / "solved.ipynb")
     second = dict(ledger.lessons()[lesson].second)
     done = execute(tmp_path / "solved.ipynb", tmp_path / "done.ipynb", second, cell_seconds=300)
 
+    assert f"{explorers} explorers" in done.cells[-1].outputs[0]["text"]
     for cell in done.cells:
         if "solution" in cell.metadata:
             said = "".join(out.get("data", {}).get("text/plain", "") for out in cell.outputs)
