@@ -28,7 +28,9 @@ def _keep(self, *arguments, **more):
 
 _explorer.Explorer.__init__ = _keep
 """
-MOVE = """from helpers.lab.explorer import Slider as _Slider
+MOVE = """import param as _param
+
+from helpers.lab.explorer import Slider as _Slider
 from helpers.lab.explorer import Switches as _Switches
 
 _moves = 0
@@ -40,8 +42,9 @@ for _each in _kept:
         _ends = [[], list(_control.options)] if isinstance(_control, _Switches) else _control.grid()
         for _end in (_ends[0], _ends[-1]):
             _widget.value = _end
-            if hasattr(_widget.param, "value_throttled"):
-                _widget.value_throttled = _end
+            if "value_throttled" in _widget.param:  # the mouse lets go
+                with _param.edit_constant(_widget):
+                    _widget.value_throttled = _end
             _seen.add(_text.object + _pane.object.to_json())
             assert [trace.type for trace in _pane.object.data] == _first, f"{_name} = {_end}: other traces"
             _moves += 1
