@@ -1,7 +1,8 @@
 """Four ways to run a dual-sparse spiking layer, and what each waits for: arithmetic, memory on the chip, or memory off it.
 
 Spikes A [T, M, K] times weights B [K, N]. Densities: d_A of spikes, d_P of neurons that fire at all, d_B of weights. P = 16
-units, n = ⌈K/128⌉ chunks, emax(λ) = λ + e^-λ (a chunk takes at least one cycle). AC_t = T·M·K·N·d_A·d_B, AC_p = M·K·N·d_P·d_B.
+units, n = ⌈K/128⌉ chunks, emax(λ) = λ + e^-λ (a chunk takes at least one cycle). AC_t = T·M·K·N·d_A·d_B,
+AC_p = M·K·N·d_P·d_B.
 
     design   compute cycles                          bytes on the chip                      bytes off it
     LoAS     MN/P·n·emax(c·d_P·d_B) + 8⌈M/P⌉         B⌈M/P⌉ + MK/8 + AC_p·T/8               B·r + A_packed + MNT/8
@@ -16,8 +17,8 @@ units, n = ⌈K/128⌉ chunks, emax(λ) = λ + e^-λ (a chunk takes at least one
     time = the largest of compute, bytes on the chip / 128, bytes off it / 160;  energy = 188.9 mW·time + 3.9 pJ a bit off it
 
 Sources: R. Yin et al., "LoAS: Fully Temporal-Parallel Dataflow for Dual-Sparse Spiking Neural Networks", MICRO 2024
-(designs, table II); power, bandwidths and sizes from written summaries of it; the model itself is this course's: no simulator
-was released.
+(designs, table II); power, bandwidths and sizes from written summaries of it; the model is this course's: no simulator was
+released.
 """
 
 from collections.abc import Sequence

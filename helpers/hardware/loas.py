@@ -6,8 +6,8 @@
 
 A match is a position where the neuron is not silent and the weight is not zero. The inner join finds matches in chunks of
 128 positions. One fast prefix sum says at once where the weight lies. A slow one with 16 adders takes eight cycles to say
-where the word lies. Meanwhile the weight is added to S; when the word arrives, it goes to R[t] of every t in which the neuron
-was quiet.
+where the word lies. Meanwhile the weight is added to S; when the word arrives, it goes to R[t] of every t in which it
+holds a 0.
 
 Source: R. Yin, Y. Kim, D. Wu, P. Panda, "LoAS: Fully Temporal-Parallel Dataflow for Dual-Sparse Spiking Neural Networks",
 MICRO 2024; details of the join from written summaries of it.

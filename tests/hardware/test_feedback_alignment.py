@@ -28,7 +28,7 @@ from helpers.hardware.feedback_alignment import (
 )
 from helpers.neurons.networks import with_neurons
 
-quick = settings(max_examples=40, deadline=None, derandomize=True)
+quick = settings(max_examples=25, deadline=None, derandomize=True)
 SEEDS = st.integers(0, 2**20)
 WIDTHS = st.lists(st.integers(1, 4), min_size=3, max_size=5).map(tuple)
 SIZES = st.tuples(WIDTHS, st.integers(1, 5), st.integers(1, 3), SEEDS)  # dims, T, B, seed
@@ -377,11 +377,11 @@ def test_noise_on_the_way_back_averages_out(rule):
     model, x, labels = made((5, 6, 6, 3))
     feedback, trace, generator = feedback_of((5, 6, 6, 3)), forward(model, x), source()
     exact = gradients(model, x, labels, rule, feedback, trace=trace)
-    draws = [gradients(model, x, labels, rule, feedback, 0.1, trace=trace, generator=generator) for _ in range(400)]
+    draws = [gradients(model, x, labels, rule, feedback, 0.1, trace=trace, generator=generator) for _ in range(200)]
     for layer, expected in enumerate(exact[:-1]):
         drawn = torch.stack([found[layer] for found in draws])
         assert (drawn.std(0) > 0).all()
-        assert ((drawn.mean(0) - expected).abs() <= 4.5 * drawn.std(0) / math.sqrt(400)).all()
+        assert ((drawn.mean(0) - expected).abs() <= 4.5 * drawn.std(0) / math.sqrt(200)).all()
 
 
 def mean_cosines(hidden, sigma, rule="bp", looks=8):
@@ -410,7 +410,7 @@ def test_backpropagation_loses_its_direction_with_noise_and_direct_feedback_hard
 
 @pytest.mark.parametrize("sigma", [0.08, 0.16])
 def test_backpropagation_loses_its_direction_with_depth(sigma):
-    first = [mean_cosines(hidden, sigma)[0] for hidden in (1, 2, 3, 5)]
+    first = [mean_cosines(hidden, sigma)[0] for hidden in (1, 2, 3)]
     assert first == sorted(first, reverse=True) and first[0] > 2 * first[-1]
 
 
