@@ -9,10 +9,9 @@ from hypothesis import strategies as st
 
 from helpers.hardware import feedback_figures as figures
 from helpers.hardware.training_cost import PARTS, savings, training_cost
-from helpers.lab.style import COLOURS, use_template
+from helpers.lab.style import COLOURS
 
 quick = settings(max_examples=8, deadline=None, derandomize=True)
-use_template()
 DRAW = np.random.default_rng(0)
 WINDOWS = {name: DRAW.normal(size=(64, 6)) for name in ("walk", "run", "stairs", "sit", "stand", "lie")}
 ANGLES = {"bp": [0.0, 30.0, 85.5, 91.0, 12.0, 0.0], "dfa": [61.0, 55.0, 40.0, 33.0, 3.0, 0.0]}
