@@ -185,12 +185,15 @@ def roofline(simulations: Sequence[Simulation], additions: ArrayLike, units: int
     return titled(go.Figure(data=traces, layout=layout), "Under which roof?", said)
 
 
-def beside(ours: Mapping[str, Mapping[str, float]], paper: Mapping[str, float], said: str) -> go.Figure:
+def beside(
+    ours: Mapping[str, Mapping[str, float]], paper: Mapping[str, float], own: Mapping[str, float], said: str
+) -> go.Figure:
     """Speedups of LoAS over each baseline: each network here, the mean here, and the paper's mean.
 
     Args:
         ours: by network, then by baseline.
         paper: by baseline.
+        own: of a network of one's own, by baseline; not in the mean.
         said: the sentence under the title.
     """
     baselines = list(paper)
@@ -200,6 +203,9 @@ def beside(ours: Mapping[str, Mapping[str, float]], paper: Mapping[str, float], 
         look = {"color": list(COLOURS.values())[place + 2], "symbol": MARKERS[place + 1], "size": 11}
         y = [values[baseline] for baseline in baselines]
         traces.append({"type": "scatter", "mode": "markers", "x": names, "y": y, "name": network, "marker": look})
+    look = {"color": INK, "symbol": "star", "size": 12}
+    y = [own[baseline] for baseline in baselines]
+    traces.append({"type": "scatter", "mode": "markers", "x": names, "y": y, "name": "our network", "marker": look})
     mean = [np.mean([values[baseline] for values in ours.values()]) for baseline in baselines]
     for name, y, colour, symbol in (
         ("mean here", mean, "blue", "line-ew-open"),
@@ -236,7 +242,7 @@ def counts(columns: Mapping[str, ArrayLike]) -> go.Figure:
 
 
 def sweep(x: Sequence[float], lines: Mapping[str, Sequence[float]], title: str, axis: str, said: str) -> go.Figure:
-    """Lines over something that is varied: values by design, relative to where they start."""
+    """Cycles over something that is varied, by design."""
     traces = []
     for design, values in lines.items():
         colour, place = DESIGN_LOOKS[design]
@@ -253,7 +259,7 @@ def sweep(x: Sequence[float], lines: Mapping[str, Sequence[float]], title: str, 
         )
     layout = {
         "xaxis": {"title": {"text": axis}},
-        "yaxis": {"title": {"text": "time [times the first]"}, "rangemode": "tozero"},
+        "yaxis": {"title": {"text": "time [cycles]"}, "rangemode": "tozero", "exponentformat": "SI"},
         "height": 400,
     }
     return titled(go.Figure(data=traces, layout=layout), title, said)

@@ -39,7 +39,9 @@ class TrainingCost:
         return sum(self.energy.values()), sum(self.delay.values()), self.area
 
 
-def training_cost(dims: Sequence[int], timesteps: int, rule: Rule, size: int = 64) -> TrainingCost:
+def training_cost(
+    dims: Sequence[int], timesteps: int, rule: Rule, size: int = 64, *, stored: bool = False
+) -> TrainingCost:
     """One window forward, back, and written.
 
     Args:
@@ -47,6 +49,7 @@ def training_cost(dims: Sequence[int], timesteps: int, rule: Rule, size: int = 6
         timesteps: T.
         rule: "bp" or "dfa".
         size: R.
+        stored: B lies in whole arrays of its own, as a folded one must, instead of being made anew and read cell by cell.
 
     Raises:
         ValueError: fewer than three widths, numbers that are not whole and at least 1, or an unknown rule.
@@ -67,17 +70,19 @@ def training_cost(dims: Sequence[int], timesteps: int, rule: Rule, size: int = 6
         energy = timesteps * GRADIENT_BITS * back
         delay = (timesteps + layers - 2) * GRADIENT_BITS * SHARED
     else:
-        energy = GRADIENT_BITS * feedback / size**2
+        reads = sum(arrays(dims[-1], width, size) for width in dims[1:-1])
+        energy = GRADIENT_BITS * (reads if stored else feedback / size**2)
+        there_too = reads if stored else 0
         delay = GRADIENT_BITS * SHARED
     written = UPDATE_CLOCKS * max(min(size, width) for width in dims)
     return TrainingCost(
         dict(zip(PARTS, (timesteps * there, energy, UPDATE_ENERGY * cells), strict=True)),
         dict(zip(PARTS, ((timesteps + layers - 1) * SHARED, delay, written), strict=True)),
-        there * (1 + ROW_SIDE) if rule == "bp" else there,
+        there * (1 + ROW_SIDE) if rule == "bp" else there + there_too,
     )
 
 
-def savings(dims: Sequence[int], timesteps: int, size: int = 64) -> dict[str, float]:
+def savings(dims: Sequence[int], timesteps: int, size: int = 64, *, stored: bool = False) -> dict[str, float]:
     """Direct feedback against backpropagation: shares of energy and area saved, and by what latency is divided."""
-    bp, dfa = (training_cost(dims, timesteps, rule, size).totals for rule in RULES)
+    bp, dfa = (training_cost(dims, timesteps, rule, size, stored=stored).totals for rule in RULES)
     return {"energy": 1 - dfa[0] / bp[0], "area": 1 - dfa[2] / bp[2], "latency": bp[1] / dfa[1]}

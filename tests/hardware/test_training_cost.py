@@ -94,6 +94,12 @@ def test_the_lessons_network_by_hand():
     assert dfa == training_cost([24, 96, 96, 96, 6], 4, "dfa", 64)
 
 
+@pytest.mark.parametrize("dims, rows", [((60, 20, 5), 60), ((5, 20, 60), 60), ((5, 60, 20), 60), ((5, 90, 60), 64)])
+def test_writing_takes_four_clocks_for_each_row_of_the_tallest_array(dims, rows):
+    for rule in ("bp", "dfa"):
+        assert training_cost(dims, 3, rule).delay["update"] == 4 * rows
+
+
 @quick
 @given(DIMS, STEPS, SIZES)
 def test_savings_are_shares_and_a_quotient(dims, steps, size):
