@@ -1,13 +1,13 @@
 """A loop that looks only where it expects something, and a monitor that notices when it feeds on its own guesses.
 
     look     a window of side w around the predicted place; only its events are read
-    detect   each neuron gets 0.45 for every event among 3 × 3 pixels, fires above 1.4 (four events at once); X = τU + I, reset to 0
+    detect   a neuron gets 0.45 for every event among 3 × 3 pixels, fires above 1.4 (four events); X = τU + I, reset to 0
     measure  z = centroid of the spikes, if two or more
     believe  constant velocity: x ← Fx, P ← FPFᵀ + Q;  K = P Hᵀ(HPHᵀ + R)⁻¹,  x ← x + K(z - Hx),  P ← (I - KH)P
     monitor  trusts z only if νᵀS⁻¹ν < 11.8, 3 to 60 spikes, and a mean spread of 0.8 to 4 px; two misses: alarm, w ← 1.5w;
              six: one look at everything, and a new start at the densest spot
 
-Energy, in units of one sensed pixel: 1 for each of these, 0.45 an event (nine additions), 0.2 for each neuron that gets input.
+Energy, in units of one sensed pixel: 1 for each of these, 0.45 an event (nine additions), 0.2 for each neuron with input.
 
 Source: this course's model of ideas in A. R. Trivedi et al., "Intelligent Sensing-to-Action for Robust Autonomy at the Edge:
 Opportunities and Challenges", DATE 2025, which has no single algorithm.
@@ -65,7 +65,8 @@ class SpikingDetector:
     def __init__(self, size: int, gain: float = 0.45, threshold: float = 1.4, tau: float = 0.0) -> None:
         if not (gain > 0 and threshold > 0 and 0 <= tau < 1):
             raise ValueError(
-                f"gain is {gain}, threshold {threshold} and tau {tau}, but gain and threshold must be above 0, tau in [0, 1)."
+                f"gain is {gain}, threshold {threshold} and tau {tau}, but gain and threshold must be above 0, "
+                "tau in [0, 1)."
             )
         self.gain, self.threshold, self.tau = gain, threshold, tau
         self.membrane = np.zeros((size, size))
@@ -256,8 +257,8 @@ def price(events: NDArray, current: NDArray) -> float:
 
 
 def densest_spot(events: NDArray, gain: float) -> NDArray | None:
-    """Where a look at everything would start again, (y, x), or None: the mean of the spots within 2 px of the densest one that
-    are as dense, if it has nine events at once and fewer than a tenth of all pixels have any."""
+    """Where a look at everything would start again, (y, x), or None: the mean of the spots within 2 px of the densest one
+    that are as dense, if it has nine events at once and fewer than a tenth of all pixels have any."""
     current = gain * neighbours(events)
     peak = current.max()
     if peak < 4.0 or events.mean() >= 0.1:

@@ -3,10 +3,10 @@
     round robin   agent t mod n looks; the others rest
     all           everyone looks in every frame, measurements are taken in one after the other
 
-Each agent has clutter of its own. It measures the centroid of the spikes within 4 px of the densest 5 × 5 spot, and sends it for 5
-units of energy. The monitor believes it if νᵀS⁻¹ν < 9.2. Three misses of one agent: quarantine, its turns go to a healthy one;
-in every fifth round it is tried, and one good measurement frees it. The window widens, by 1.3, only when the team misses three
-times in a row.
+Each agent has clutter of its own. It measures the centroid of the spikes within 4 px of the densest 5 × 5 spot, and sends it
+for 5 units of energy. The monitor believes it if νᵀS⁻¹ν < 9.2. Three misses of one agent: quarantine, its turns go to a
+healthy one; in every fifth round it is tried, and one good measurement frees it. The window widens, by 1.3, only when the
+team misses three times in a row.
 
 Source: this course's model, see helpers/hardware/sensing_loops.py.
 """
@@ -56,7 +56,7 @@ class TeamMonitor:
 
 @dataclass(frozen=True)
 class StuckCorner:
-    """From frame `start` until before `stop` one agent is blind, but for the 3 × 3 corner of its window, which always fires."""
+    """From frame `start` until before `stop` one agent is blind, but for the 3 × 3 corner of its window, which fires."""
 
     start: int = 60
     stop: int = 140
@@ -150,7 +150,8 @@ def run_team(
             f"agent {fault.agent} fails in frames {fault.start} to {fault.stop}, but there are agents 0 to {agents - 1} and "
             f"{world.frames} frames."
         )
-    draw, size = np.random.default_rng([seed, world.seed]), world.size
+    size = world.size
+    draws = [np.random.default_rng([seed, world.seed, agent]) for agent in range(agents)]  # each has clutter of its own
     belief, detector = ConstantVelocityBelief(np.full(2, (size - 1) / 2)), SpikingDetector(size)
     misses, team, side, rows = np.zeros(agents, int), 0, fovea, []
     for t in range(world.frames):
@@ -160,7 +161,7 @@ def run_team(
         place = window_at(belief.place, side, size)
         for agent in _who_looks(t, agents, schedule, monitor, misses) if t % every == 0 else ():
             events = world.events[t][place]
-            events = events | (draw.random(events.shape) < OWN_CLUTTER)
+            events = events | (draws[agent].random(events.shape) < OWN_CLUTTER)
             if fault is not None and agent == fault.agent and fault.start <= t < fault.stop:
                 events[:] = False
                 events[:3, :3] = True

@@ -24,6 +24,7 @@ quick = settings(max_examples=25, deadline=None, derandomize=True)
 SPIKES = np.array([[0, 1, 0, 0, 1, 1], [0, 1, 0, 1, 0, 0], [0, 1, 0, 0, 1, 0], [0, 1, 0, 0, 1, 0]])
 COLUMN = np.array([2, 3, 0, -2, -4, 0])
 SPEEDUPS = {name: speedups(layers, REPORTED[name]) for name, layers in NETWORKS.items()}
+OWN = {"gamma": 4.0, "sparten": 3.0, "gospa": 5.5}
 STEPS = (1, 2, 4, 8)
 LINES = {"loas": [1.0, 1.1, 1.3, 1.6], "sparten": [1, 2, 4, 8], "gospa": [1, 1.9, 3.8, 7.7], "gamma": [1, 2, 3, 5]}
 COLUMNS = {"pruned": torch.tensor([0.6, 0.1, 0.1, 0.1, 0.1]), "theirs": np.array([0.7, 0.05, 0.05, 0.1, 0.1])}
@@ -53,7 +54,7 @@ FIGURES = {
     "join": join,
     "bounds": lambda: loas_figures.bounds(simulated(), "VGG16"),
     "roofline": roofs,
-    "beside": lambda: loas_figures.beside(SPEEDUPS, PAPER_SPEEDUP, "A mark is a network."),
+    "beside": lambda: loas_figures.beside(SPEEDUPS, PAPER_SPEEDUP, OWN, "A mark is a network."),
     "counts": lambda: loas_figures.counts(COLUMNS),
     "sweep": lambda: loas_figures.sweep(STEPS, LINES, "More steps", "timesteps", "From 4 to 8 steps."),
 }
@@ -69,7 +70,9 @@ OTHERS = {
         loas_figures.bounds(simulated()[1:3], "Two"),
     ],
     "roofline": lambda: [roofs("AlexNet", 8, 10.0), roofs("ResNet19")],
-    "beside": lambda: [loas_figures.beside({name: {**PAPER_SPEEDUP} for name in NETWORKS}, PAPER_SPEEDUP, "Same.")],
+    "beside": lambda: [
+        loas_figures.beside({name: {**PAPER_SPEEDUP} for name in NETWORKS}, PAPER_SPEEDUP, OWN, "Same.")
+    ],
     "counts": lambda: [loas_figures.counts({"one": [0, 1], "other": [1, 0]})],
     "sweep": lambda: [
         loas_figures.sweep([0.1, 0.9], dict.fromkeys(DESIGNS, (1, 0.2)), "Other", "zeros", "They say."),
@@ -265,13 +268,14 @@ def test_every_layer_of_the_papers_networks_lies_on_the_axes(network):
 
 
 def test_ours_stand_beside_the_papers():
-    figure = loas_figures.beside(SPEEDUPS, PAPER_SPEEDUP, "A mark is a network.")
-    *networks, mean, paper = figure.data
-    assert [trace.name for trace in figure.data] == [*NETWORKS, "mean here", "paper's mean"]
+    figure = loas_figures.beside(SPEEDUPS, PAPER_SPEEDUP, OWN, "A mark is a network.")
+    *networks, own, mean, paper = figure.data
+    assert [trace.name for trace in figure.data] == [*NETWORKS, "our network", "mean here", "paper's mean"]
     for trace in figure.data:
         assert list(trace.x) == ["over SparTen-SNN", "over GoSPA-SNN", "over Gamma-SNN"]
     for trace in networks:
         assert list(trace.y) == [SPEEDUPS[trace.name][each] for each in DESIGNS[1:]]
+    assert list(own.y) == [3.0, 5.5, 4.0]  # and it is not in the mean
     assert list(mean.y) == pytest.approx([6.45, 3.66, 2.87], abs=0.006) and list(paper.y) == [6.79, 5.99, 3.25]
     assert subtitle(figure) == "A mark is a network." and figure.layout.yaxis.rangemode == "tozero"
 
