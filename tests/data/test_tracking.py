@@ -46,13 +46,13 @@ def test_same_seed_same_world_other_seed_other_world():
     assert not np.array_equal(first.positions, other.positions) and not np.array_equal(first.events, other.events)
 
 
-@pytest.mark.parametrize("seed, size, speed", [(0, 48, 1.2), (1, 24, 2.5), (2, 16, 0.4)])
+@pytest.mark.parametrize("seed, size, speed", [(0, 48, 1.2), (1, 24, 2.5), (2, 16, 0.6)])
 def test_events_without_clutter_are_changes_of_the_blob(seed, size, speed):
     world = TrackingWorld(seed, size=size, frames=12, speed=speed, clutter=0)
     frames = [blob(size, y, x) for y, x in path(world)]
     expected = [np.abs(after - before) > 0.12 for before, after in zip(frames, frames[1:], strict=False)]
     np.testing.assert_array_equal(world.events, expected)
-    assert world.events.any() == (speed > 0.5)
+    assert world.events.any(axis=(1, 2)).all()
 
 
 def test_the_target_is_seen_in_every_frame_and_nowhere_else():
@@ -102,11 +102,11 @@ def test_without_turns_it_moves_like_light_between_mirrors(seed):
 def test_the_heading_wanders_as_much_as_said(turn):
     changes = []
     for seed in range(10):
-        places = path(TrackingWorld(seed, size=400, frames=200, turn=turn, speed=0.8))[1:]
+        places = TrackingWorld(seed, size=100, frames=100, turn=turn, speed=0.4).positions
         heading = np.unwrap(np.arctan2(*np.diff(places, axis=0).T))
         changes.extend(np.diff(heading))
-    # A world too large to meet its border; 1980 draws.
-    assert np.std(changes) == pytest.approx(turn, rel=0.06)
+    # A world too large to meet its border; 980 draws.
+    assert np.std(changes) == pytest.approx(turn, rel=0.08)
     assert abs(np.mean(changes)) < 4 * turn / math.sqrt(len(changes))
 
 

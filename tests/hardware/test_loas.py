@@ -399,8 +399,10 @@ def test_joins_that_cannot_be_are_refused(refused):
         inner_join_trace(three[None], three[None], 4)
     with refused(r"a word of 1 steps lies in \[0, 1\], but these run to 3"):
         inner_join_trace(three, three, 1)
+    with refused(r"a word of 2 steps lies in \[0, 3\], but these run to 4"):
+        inner_join_trace(torch.tensor([4, 0]), two, 2)
     with refused(r"a word of 2 steps lies in \[0, 3\]"):
-        inner_join_trace(-three, three, 2)
+        inner_join_trace(torch.tensor([3, -1]), two, 2)
     for steps in (0, 9, 2.0):
         with refused(rf"timesteps is {steps!r}, but it must be a whole number in \[1, 8\]"):
             inner_join_trace(three, three, steps)

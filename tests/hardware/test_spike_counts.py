@@ -171,7 +171,9 @@ def test_a_mean_that_no_counts_have_is_refused_with_the_range_that_there_is(refu
         assert moments(spike_count_pmf(s, 0.6, 0.7)) == pytest.approx((s, 0.6, 0.7), abs=1e-9)
 
 
-@pytest.mark.parametrize("asked", [(0.9, 0.5, 1.0, 4), (0.5, 0.5, 0.5, 1), (0.4, 0.5, 1.0, 1), (0.99, 1.0, 1.0, 4)])
+@pytest.mark.parametrize(
+    "asked", [(0.9, 0.5, 1.0, 4), (0.5, 0.5, 0.5, 1), (0.4, 0.5, 1.0, 1), (0.7, 0.4, 0.7, 1), (0.99, 1.0, 1.0, 4)]
+)
 def test_counts_without_anybody_left_must_fit_exactly(refused, asked):
     with refused(f"spike_sparsity is {asked[0]}, but with {asked[3]} timesteps"):
         spike_count_pmf(*asked)
