@@ -9,7 +9,7 @@ from numpy.typing import ArrayLike
 from plotly.subplots import make_subplots
 
 from helpers.data.tracking import TrackingWorld
-from helpers.hardware.sensing_loops import LOST, LoopTrace
+from helpers.hardware.sensing_loops import LoopTrace
 from helpers.hardware.sensing_team import TeamTrace
 from helpers.lab.style import COLOURS, DASHES, INK, MARKERS, titled
 
@@ -121,12 +121,12 @@ def scene(
         }
     )
     layout = {
-        "xaxis": {"domain": [0, 0.52], "range": [-1, size], "title": {"text": "x [pixel]"}, "constrain": "domain"},
+        "xaxis": {"domain": [0.48, 1], "range": [-1, size], "title": {"text": "x [pixel]"}, "constrain": "domain"},
         "yaxis": {"range": [size, -1], "title": {"text": "y [pixel]"}, "scaleanchor": "x"},
-        "xaxis2": {"domain": [0.64, 1], "anchor": "y2", "title": {"text": "frame"}},
+        "xaxis2": {"domain": [0, 0.34], "anchor": "y2", "title": {"text": "frame"}},
         "yaxis2": {"domain": [0.62, 1], "anchor": "x2", "range": [0, 30], "title": {"text": "error [px]"}},
         "xaxis3": {
-            "domain": [0.64, 1],
+            "domain": [0, 0.34],
             "anchor": "y3",
             "type": "log",
             "range": [1, 3.6],
@@ -185,7 +185,7 @@ def trade(
         )
     layout = {
         "xaxis": {"type": "log", "title": {"text": "energy a frame [sensed pixels]"}},
-        "yaxis": {"type": "log", "title": {"text": "mean error [px]"}},
+        "yaxis": {"type": "log", "title": {"text": "mean error [px]"}, "range": [-0.3, 1.65]},
         "height": 460,
         "margin": {"t": 120},
     }
@@ -203,7 +203,7 @@ def lost(rows: Mapping[str, Mapping[str, tuple[float, float]]], text: str, said:
         traces.append(bars | {"error_y": {"array": std, "thickness": 1.5}})
     layout = {
         "xaxis": {"title": {"text": "what fails"}},
-        "yaxis": {"title": {"text": f"frames with more than {LOST:g} px of error [%]"}, "range": [0, 105]},
+        "yaxis": {"title": {"text": "frames lost [%]"}, "range": [0, 105]},
         "height": 420,
     }
     return titled(go.Figure(data=traces, layout=layout), text, said)

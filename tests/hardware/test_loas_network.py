@@ -108,6 +108,15 @@ def test_same_seed_makes_the_same_weights_and_another_seed_others(pictures):
     assert same(one, made(0)) and torch.equal(torch.get_rng_state(), before) and not same(one, made(1))
 
 
+def test_every_setting_reaches_the_training(pictures):
+    x, y = pictures
+    settings = {"hidden": 12, "timesteps": 2, "epochs": 1, "seed": 3}
+    found = state(dense_net(x[:60], y[:60], **settings))
+    assert same(found, state(train_spiking_net(x[:60], y[:60], **settings, label="")))
+    for name, other in (("timesteps", 3), ("epochs", 2), ("seed", 0)):
+        assert not same(found, state(dense_net(x[:60], y[:60], **{**settings, name: other})))
+
+
 def test_tuning_learns_with_every_layer_and_comes_back_frozen(net, pictures):
     def loss():
         return torch.nn.functional.cross_entropy(net(pictures[0], 4).mean(0), pictures[1])
