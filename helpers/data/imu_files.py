@@ -9,10 +9,10 @@ Sources: B. Bruno et al., "Analysis of human behavior recognition algorithms bas
 manual in the zip; A. Bagnall et al., "The UEA multivariate time series classification archive, 2018", arXiv:1811.00075.
 """
 
-import math
 import os
 import re
 import zipfile
+import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -25,6 +25,8 @@ from helpers.data.idx import DataError
 from helpers.data.imu import Motion
 
 HMP_RATE, BASIC_RATE = 32, 10
+LARGEST = 3e38
+"""What float32 still holds."""
 LARGE = ("climb_stairs", "drink_glass", "getup_bed", "pour_water", "sitdown_chair", "standup_chair", "walk")
 """The seven activities of HMP that have a hundred trials or more."""
 _TRIAL = re.compile(r"Accelerometer-[\d-]+-([a-z_]+)-([fm]\d+)\.txt$")
@@ -97,7 +99,7 @@ def _trials(path: Path) -> Iterator[tuple[str, str, bytes]]:
                     yield found[1], found[2], archive.read(name)
     except FileNotFoundError:
         raise DataError(f"{path} is missing: put the original file there.") from None
-    except (zipfile.BadZipFile, EOFError, OSError) as error:
+    except (zipfile.BadZipFile, zlib.error, EOFError, OSError) as error:
         raise DataError(f"{path} is no whole zip ({error}): fetch the original again.") from None
 
 
@@ -150,7 +152,8 @@ def read_ts(path: Path | str, rate: float = BASIC_RATE, classes: Sequence[str] =
             raise DataError(f"case {number} of {path} cannot be read ({error}): fetch the original again.") from None
         shape = (len(series), {len(channel) for channel in series})
         first = first or shape
-        if not series or len(shape[1]) != 1 or shape != first or not all(map(math.isfinite, sum(series, []))):
+        finite = all(abs(value) <= LARGEST for channel in series for value in channel)  # nan is not
+        if not series or len(shape[1]) != 1 or shape != first or not finite:
             raise DataError(
                 f"case {number} of {path} differs in shape from the first or has a value that is no finite number: "
                 "fetch the original again."

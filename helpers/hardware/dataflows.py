@@ -192,6 +192,11 @@ def simulate(
         )
     for size in (size for layer in layers for size in layer):
         whole("a layer's M, K or N", size)
+    given = np.broadcast_shapes(*(np.shape(density) for density in workload.densities))
+    if given not in ((), (1,), (len(layers),)):
+        raise ValueError(
+            f"sparsities are given for {given} layers, but there are {len(layers)}: give one, or one a layer."
+        )
     m, k, n = np.asarray(layers, float).T
     compute, sram, dram = {"loas": _loas, "sparten": _sparten, "gospa": _gospa, "gamma": _gamma}[design](
         m, k, n, workload, config

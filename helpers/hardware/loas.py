@@ -212,6 +212,10 @@ def exact_cycles(
         ValueError: masks that do not meet.
     """
     rows = row_mask.flatten(0, -2)
+    if row_mask.dtype != torch.bool or weight_mask.dtype != torch.bool:
+        raise ValueError(
+            f"masks have types {row_mask.dtype} and {weight_mask.dtype}, but bool is needed, such as weights != 0."
+        )
     if rows.shape[1] != len(weight_mask):
         raise ValueError(
             f"masks of {tuple(row_mask.shape)} and {tuple(weight_mask.shape)} do not meet: K must be the same."
@@ -222,5 +226,8 @@ def exact_cycles(
         cycles += matches.clamp_(min=1)
     if not barrier:
         return float(cycles.double().sum()) / units
-    padded = torch.nn.functional.pad(cycles, (0, 0, 0, -len(cycles) % units))
-    return float(padded.unflatten(0, (-1, units)).amax(1).double().sum())
+    steps = cycles.view(
+        -1, row_mask.shape[-2], cycles.shape[1]
+    )  # rows of one step wait for each other, steps do not mix
+    padded = torch.nn.functional.pad(steps, (0, 0, 0, -steps.shape[1] % units))
+    return float(padded.unflatten(1, (-1, units)).amax(2).double().sum())

@@ -109,7 +109,7 @@ def inner_join(fired: ArrayLike, column: ArrayLike, trace: pd.DataFrame, cycle: 
         "height": 430,
         "margin": {"t": 110},
     }
-    over = " It is exact." if result == list(exact) and cycle >= trace["arrives"].max() else ""
+    over = " It is exact." if result == list(exact) and (trace.empty or cycle >= trace["arrives"].max()) else ""
     said = (
         f"Cycle {cycle}: {len(read)} of {len(trace)} matches in S = {pseudo}, {len(known)} words have arrived, "
         f"R = {', '.join(map(str, corrections))}.{over}"

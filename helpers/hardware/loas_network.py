@@ -58,6 +58,17 @@ def joined(net: SpikingMLP) -> list[torch.nn.Linear]:
 
 def tune(net: SpikingMLP, x: Tensor, y: Tensor, *, timesteps: int = 4, epochs: int = 5, seed: int = 0) -> SpikingMLP:
     """Train on, in place, as the network was trained; weights that were pruned stay at zero."""
+    return _settled(_tuned(net, x, y, timesteps=timesteps, epochs=epochs, seed=seed), x, timesteps)
+
+
+@torch.no_grad()
+def _settled(net: SpikingMLP, x: Tensor, timesteps: int) -> SpikingMLP:
+    """A pruned layer makes its weight anew in each forward pass: after the last step of training it lacks one."""
+    net(x[:2], timesteps)
+    return net
+
+
+def _tuned(net: SpikingMLP, x: Tensor, y: Tensor, *, timesteps: int, epochs: int, seed: int) -> SpikingMLP:
     net.train().requires_grad_(True)
     with torch.random.fork_rng():
         torch.manual_seed(seed)
@@ -103,8 +114,8 @@ def prune_net(
     for step in range(whole("rounds", rounds)):
         amount = 1 - (1 - share) ** (1 / rounds)
         prune.global_unstructured(weights, pruning_method=prune.L1Unstructured, amount=amount)
-        tune(net, x, y, timesteps=timesteps, epochs=epochs, seed=seed + step)
-    return net
+        _tuned(net, x, y, timesteps=timesteps, epochs=epochs, seed=seed + step)
+    return _settled(net, x, timesteps)
 
 
 def silence(net: SpikingMLP, least: int = 2) -> SpikingMLP:

@@ -36,7 +36,7 @@ def cells(grid: Mapping[str, ArrayLike], text: str, said: str) -> go.Figure:
         )
     figure.update_xaxes(title="x [pixel]", dtick=1, showgrid=False)
     figure.update_yaxes(autorange="reversed", dtick=1, showgrid=False)
-    figure.update_yaxes(title="y [pixel]", col=1)
+    figure.update_yaxes(title="y [pixel]")
     figure.update_layout(height=360, margin_t=110)
     return titled(figure, text, said)
 

@@ -334,7 +334,7 @@ def run_loop(
                     spot = densest_spot(everything, detector.gain)
                     if spot is not None:
                         belief.restart(spot)
-                        misses, side = 0, 15
+                        misses, side = 0, max(fovea, 15)
         alarm = monitor is not None and misses >= monitor.patience
         error = float(np.hypot(*(belief.place - world.positions[t])))
         rows.append(

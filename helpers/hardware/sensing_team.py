@@ -97,12 +97,14 @@ def densest_centroid(spikes: NDArray, place: tuple[slice, slice]) -> NDArray | N
     return np.array([y[near].mean() + place[0].start, x[near].mean() + place[1].start])
 
 
-def _who_looks(t: int, agents: int, schedule: Schedule, monitor: TeamMonitor | None, misses: NDArray) -> list[int]:
+def _who_looks(
+    turn_number: int, agents: int, schedule: Schedule, monitor: TeamMonitor | None, misses: NDArray
+) -> list[int]:
     if schedule == "all":
         return list(range(agents))
-    turn = t % agents
+    turn = turn_number % agents
     trusted = monitor is None or not monitor.trust_each or misses[turn] < monitor.patience
-    if trusted or (t // agents) % monitor.probe == 0:
+    if trusted or (turn_number // agents) % monitor.probe == 0:
         return [turn]
     healthy = [(turn + k) % agents for k in range(1, agents) if misses[(turn + k) % agents] < monitor.patience]
     return healthy[:1] or [turn]
@@ -131,7 +133,7 @@ def run_team(
         fault: of one agent.
         fovea: nominal side of the window, odd, at least 3.
         every: the team senses in every so many frames only, and predicts in the others.
-        message: energy that a measurement sent costs; a single agent sends none.
+        message: energy that each look's message to the others costs; a single agent sends none.
         everything: the measurement is the centroid of all spikes in the window, not of those around the densest spot.
         seed: of the agents' clutter.
 
@@ -143,7 +145,7 @@ def run_team(
     odd_window(fovea)
     if schedule not in SCHEDULES or not 0 <= message < math.inf:
         raise ValueError(
-            f"schedule is {schedule!r} and message {message}, but one of {', '.join(SCHEDULES)} and 0 are needed."
+            f"schedule is {schedule!r} and message {message}, but one of {', '.join(SCHEDULES)} and 0 or more are needed."
         )
     if fault is not None and not (0 <= fault.start < fault.stop <= world.frames and 0 <= fault.agent < agents):
         raise ValueError(
@@ -159,7 +161,7 @@ def run_team(
         belief.stay_inside(size)
         energy, used = np.zeros(agents), side
         place = window_at(belief.place, side, size)
-        for agent in _who_looks(t, agents, schedule, monitor, misses) if t % every == 0 else ():
+        for agent in _who_looks(t // every, agents, schedule, monitor, misses) if t % every == 0 else ():
             events = world.events[t][place]
             events = events | (draws[agent].random(events.shape) < OWN_CLUTTER)
             if fault is not None and agent == fault.agent and fault.start <= t < fault.stop:
@@ -175,7 +177,7 @@ def run_team(
                 misses[agent] += 1
                 team += 1
                 if team >= (monitor.patience if monitor.trust_each else 1):
-                    side = min(monitor.widest, int(monitor.widening * side) | 1)
+                    side = max(side, min(monitor.widest, int(monitor.widening * side) | 1))
         out = misses >= monitor.patience if monitor is not None and monitor.trust_each else np.zeros(agents, bool)
         error = float(np.hypot(*(belief.place - world.positions[t])))
         rows.append((error, energy, out.copy() if monitor is not None else out, belief.place.copy(), used))

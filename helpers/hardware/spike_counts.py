@@ -28,8 +28,10 @@ def spike_count_pmf(spike_sparsity: float, silent: float, silent_strong: float, 
     if not 0 <= z <= z1 <= 1:
         raise ValueError(f"silent is {z} and silent_strong {z1}, but 0 ≤ silent ≤ silent_strong ≤ 1 must hold.")
     rest, spikes = 1 - z1, t * (1 - s) - (z1 - z)
+    if t == 1 and rest > 1e-12:
+        raise ValueError(f"silent_strong is {z1} with 1 timestep, but it must be 1: nobody can fire more than once.")
     fits = abs(spikes) < 1e-9 if rest < 1e-12 or t == 1 else 2 * rest - 1e-9 <= spikes <= t * rest + 1e-9
-    if not fits or (t == 1 and rest > 1e-12):
+    if not fits:
         low, high = 1 - (t * rest + z1 - z) / t, 1 - (2 * rest + z1 - z) / t
         raise ValueError(
             f"spike_sparsity is {s}, but with {t} timesteps, silent {z} and silent_strong {z1} it must lie in "
@@ -49,7 +51,8 @@ def _tilted(counts: NDArray, mean: float) -> NDArray:
         return (counts == round(mean)).astype(float)
 
     def share(tilt: float) -> NDArray:
-        weight = np.exp(tilt * (counts - counts.mean()))
+        exponent = tilt * (counts - counts.mean())
+        weight = np.exp(exponent - exponent.max())
         return weight / weight.sum()
 
     return share(brentq(lambda tilt: share(tilt) @ counts - mean, -200, 200, xtol=1e-13))

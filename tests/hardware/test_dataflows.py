@@ -24,7 +24,7 @@ from helpers.hardware.dataflows import (
     speedups,
 )
 
-quick = settings(max_examples=60, deadline=None, derandomize=True)
+quick = settings(max_examples=40, deadline=None, derandomize=True)
 SIZES = st.tuples(
     st.integers(1, 60) | st.sampled_from([64, 1024]),
     st.integers(1, 400) | st.sampled_from([576, 4608]),
@@ -132,7 +132,7 @@ def test_a_layer_takes_what_the_pages_table_says(design, layer, workload, config
 
 @pytest.mark.parametrize("design", DESIGNS)
 @quick
-@given(st.lists(st.tuples(SIZES, workloads(4)), min_size=2, max_size=5))
+@given(st.lists(st.tuples(SIZES, workloads(4)), min_size=2, max_size=3))
 def test_arrays_of_sparsities_are_single_layers_one_by_one(design, network):
     layers = [layer for layer, _ in network]
     fields = ("spike_sparsity", "silent", "weight_sparsity")

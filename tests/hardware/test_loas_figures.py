@@ -20,7 +20,7 @@ from helpers.hardware.dataflows import (
 )
 from helpers.hardware.loas import inner_join_trace
 
-quick = settings(max_examples=25, deadline=None, derandomize=True)
+quick = settings(max_examples=15, deadline=None, derandomize=True)
 SPIKES = np.array([[0, 1, 0, 0, 1, 1], [0, 1, 0, 1, 0, 0], [0, 1, 0, 0, 1, 0], [0, 1, 0, 0, 1, 0]])
 COLUMN = np.array([2, 3, 0, -2, -4, 0])
 SPEEDUPS = {name: speedups(layers, REPORTED[name]) for name, layers in NETWORKS.items()}
@@ -177,8 +177,14 @@ def test_a_result_that_happens_to_be_right_is_not_yet_exact():
     assert subtitle(join(3, spikes, column)).endswith("It is exact.")
 
 
+def test_a_trace_that_takes_nothing_back_is_not_called_exact():
+    trace = trace_of(SPIKES, COLUMN)
+    trace["corrects"] = [()] * len(trace)
+    assert "exact" not in subtitle(loas_figures.inner_join(SPIKES, COLUMN, trace, 5))
+
+
 @quick
-@given(st.integers(1, 8), st.integers(1, 16), st.sampled_from([1, 2, 16]), st.integers(0, 9999))
+@given(st.integers(1, 8), st.integers(1, 10), st.sampled_from([1, 2, 16]), st.integers(0, 9999))
 def test_bars_are_what_was_read_and_known_so_far(steps, width, adders, seed):
     random = np.random.default_rng(seed)
     spikes = random.integers(0, 2, (steps, width)) * (random.random(width) < 0.7)
@@ -291,6 +297,7 @@ def test_a_sweep_has_a_line_for_each_design():
     assert [line.name for line in figure.data] == [NAMES[each] for each in LINES]
     for line, values in zip(figure.data, LINES.values(), strict=True):
         assert list(line.x) == list(STEPS) and list(line.y) == values
+    assert len({line.line.dash for line in figure.data}) == len({line.marker.symbol for line in figure.data}) == 4
     assert figure.layout.xaxis.title.text == "timesteps" and figure.layout.title.text == "More steps"
     assert subtitle(figure) == "From 4 to 8 steps." and figure.layout.yaxis.rangemode == "tozero"
 

@@ -13,7 +13,7 @@ from helpers.hardware.dataflows import REPORTED, REPORTED_STRONG
 from helpers.hardware.loas import silent_stats
 from helpers.hardware.spike_counts import sample_workload, spike_count_pmf
 
-quick = settings(max_examples=60, deadline=None, derandomize=True)
+quick = settings(max_examples=40, deadline=None, derandomize=True)
 SHARES = st.floats(0, 1).map(lambda value: round(value, 6))
 
 
@@ -46,7 +46,6 @@ def test_counts_have_the_three_shares_that_they_were_asked_for(asked):
     assert moments(pmf) == pytest.approx(asked[:3], abs=1e-9)
 
 
-@pytest.mark.xfail(strict=True, reason="exp overflows in _tilted from T = 10 on")
 @pytest.mark.parametrize("steps", [10, 11, 12, 16, 32])
 def test_many_timesteps_too(steps):
     for mean in (2, 2.001, 3, steps / 2, steps - 0.001, steps):
@@ -171,15 +170,12 @@ def test_a_mean_that_no_counts_have_is_refused_with_the_range_that_there_is(refu
         assert moments(spike_count_pmf(s, 0.6, 0.7)) == pytest.approx((s, 0.6, 0.7), abs=1e-9)
 
 
-@pytest.mark.parametrize(
-    "asked", [(0.9, 0.5, 1.0, 4), (0.5, 0.5, 0.5, 1), (0.4, 0.5, 1.0, 1), (0.7, 0.4, 0.7, 1), (0.99, 1.0, 1.0, 4)]
-)
+@pytest.mark.parametrize("asked", [(0.9, 0.5, 1.0, 4), (0.4, 0.5, 1.0, 1), (0.99, 1.0, 1.0, 4)])
 def test_counts_without_anybody_left_must_fit_exactly(refused, asked):
     with refused(f"spike_sparsity is {asked[0]}, but with {asked[3]} timesteps"):
         spike_count_pmf(*asked)
 
 
-@pytest.mark.xfail(strict=True, reason="one timestep is refused with an empty range, and by the wrong field")
 def test_one_timestep_is_refused_by_what_is_wrong(refused):
     # Nobody fires twice in one step: silent_strong must be 1, and 0.5 is the right spike sparsity.
     with refused("silent_strong is 0.5"):
