@@ -2,7 +2,6 @@
 
 import random
 import zipfile
-import zlib
 from fractions import Fraction
 
 import numpy as np
