@@ -95,11 +95,11 @@ def _trials(path: Path) -> Iterator[tuple[str, str, bytes]]:
     try:
         with zipfile.ZipFile(path) as archive:
             for name in sorted(archive.namelist()):
-                if (found := _TRIAL.search(name)) and "_MODEL" not in name:
+                if (found := _TRIAL.search(name)) and "_MODEL" not in name and "__MACOSX" not in name:
                     yield found[1], found[2], archive.read(name)
     except FileNotFoundError:
         raise DataError(f"{path} is missing: put the original file there.") from None
-    except (zipfile.BadZipFile, zlib.error, EOFError, OSError) as error:
+    except (zipfile.BadZipFile, zlib.error, EOFError, OSError, RuntimeError) as error:  # locked, or packed otherwise
         raise DataError(f"{path} is no whole zip ({error}): fetch the original again.") from None
 
 

@@ -134,7 +134,7 @@ def output_error(output: Tensor, labels: Tensor) -> Tensor:
         raise ValueError(
             f"labels run from {labels.min()} to {labels.max()}, but {classes} classes are numbered 0 to {classes - 1}."
         )
-    return (output.softmax(1) - nn.functional.one_hot(labels, classes)) / len(labels)
+    return (output.softmax(1) - nn.functional.one_hot(labels.long(), classes)) / len(labels)
 
 
 def through_time(g: Tensor, membrane: Tensor, spikes: Tensor, beta: float, threshold: float) -> Tensor:

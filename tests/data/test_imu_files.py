@@ -185,7 +185,7 @@ def test_a_line_that_is_not_three_codes_is_one_sentence(tmp_path, line, way):
     assert "has a line that is not three whole numbers in [0, 63]: fetch the original again" in said
 
 
-@pytest.mark.parametrize("text", ["", "\n \n", b"\xff\xfe\x00", "1 2\n3 4\n", "5\n"], ids=repr)
+@pytest.mark.parametrize("text", ["", "\n \n", b"\xff\xfe\x00", "1 2\n3 4\n", "1 2 3 4\n5 6 7 8\n", "5\n"], ids=repr)
 def test_a_trial_without_codes_is_one_sentence(tmp_path, text):
     said = refusal(zipped(tmp_path / "a.zip", {trial("pour_water", "f3"): text}), length=2)
     assert "trial 0 (pour_water, f3)" in said and "three whole numbers in [0, 63]" in said
@@ -383,6 +383,7 @@ def test_a_file_without_classes_or_cases_is_one_sentence(tmp_path, text):
         "1,2,x:4,5,6:Running",
         "1,,3:4,5,6:Running",
         "1,2,3:4,5,6:Flying",
+        "1,2,3:4,5,6:running",
         "1,2,3:4,5,6:",
         "Flying",
     ],

@@ -165,6 +165,9 @@ def test_every_name_is_in_the_legend_once(name):
     figure = FIGURES[name]()
     shown = [trace.name for trace in figure.data if trace.showlegend is not False]
     assert sorted(shown) == sorted({trace.name for trace in figure.data})
+    # A click on it hides its traces in all panels, and no others.
+    groups = {(trace.name, trace.legendgroup) for trace in figure.data if trace.legendgroup}
+    assert len(groups) == len({name for name, _ in groups}) == len({group for _, group in groups})
 
 
 # -------------------------------------------------------------------------------------------------------------- motion

@@ -23,23 +23,25 @@ def tiles(length, size):
     return count
 
 
-def counted(dims, steps, rule, size=64):
+def counted(dims, steps, rule, size=64, stored=False):
     """Energy and delay by part, and area, as the page writes them, matrix by matrix, frame by frame, bit by bit."""
     layers = len(dims) - 1
     f = sum(tiles(dims[n - 1], size) * tiles(4 * dims[n], size) for n in range(1, layers + 1))
     b = sum(tiles(dims[n], size) * tiles(4 * dims[n - 1], size) for n in range(2, layers + 1))
+    b_arrays = sum(tiles(dims[layers], size) * tiles(4 * dims[n], size) for n in range(1, layers))
     bits = 8
     energy, delay = dict.fromkeys(PARTS, 0.0), dict.fromkeys(PARTS, 0.0)
     for _ in range(steps):
         energy["forward"] += f
         energy["backward"] += bits * b if rule == "bp" else 0
     if rule == "dfa":
-        energy["backward"] = bits * sum(4 * dims[n] * dims[layers] for n in range(1, layers)) / size**2
+        cells = bits * sum(4 * dims[n] * dims[layers] for n in range(1, layers)) / size**2
+        energy["backward"] = bits * b_arrays if stored else cells
     energy["update"] = 0.005 * sum(4 * dims[n - 1] * dims[n] for n in range(1, layers + 1))
     delay["forward"] = (steps + layers - 1) * 8
     delay["backward"] = (steps + layers - 2) * bits * 8 if rule == "bp" else bits * 8
     delay["update"] = 4 * max(min(size, n) for n in dims)
-    return energy, delay, f * 1.112 if rule == "bp" else f
+    return energy, delay, f * 1.112 if rule == "bp" else f + b_arrays * stored
 
 
 # ------------------------------------------------------------------------------------------------- the page's figures
@@ -72,10 +74,10 @@ def test_what_the_paper_reports():
 
 
 @quick
-@given(DIMS, STEPS, st.sampled_from(["bp", "dfa"]), SIZES)
-def test_costs_are_their_formulas(dims, steps, rule, size):
-    cost = training_cost(dims, steps, rule, size)
-    energy, delay, area = counted(dims, steps, rule, size)
+@given(DIMS, STEPS, st.sampled_from(["bp", "dfa"]), SIZES, st.booleans())
+def test_costs_are_their_formulas(dims, steps, rule, size, stored):
+    cost = training_cost(dims, steps, rule, size, stored=stored)
+    energy, delay, area = counted(dims, steps, rule, size, stored)
     assert cost.energy == pytest.approx(energy) and cost.delay == pytest.approx(delay)
     assert list(cost.energy) == list(cost.delay) == list(PARTS) == ["forward", "backward", "update"]
     assert cost.area == pytest.approx(area)
@@ -91,7 +93,11 @@ def test_the_lessons_network_by_hand():
     assert bp.delay == {"forward": 56, "backward": 384, "update": 256}
     assert dfa.delay == {"forward": 56, "backward": 64, "update": 256}
     assert bp.area == pytest.approx(35.584) and dfa.area == 32
-    assert dfa == training_cost([24, 96, 96, 96, 6], 4, "dfa", 64)
+    assert dfa == training_cost([24, 96, 96, 96, 6], 4, "dfa", 64, stored=False)
+    # B in arrays of its own: 6 rows and 4 x 96 columns are 6 of them for each hidden layer.
+    stored = training_cost((24, 96, 96, 96, 6), 4, "dfa", stored=True)
+    assert stored.energy == pytest.approx(dfa.energy | {"backward": 8 * 18}) and stored.area == 32 + 18
+    assert stored.delay == dfa.delay and bp == training_cost((24, 96, 96, 96, 6), 4, "bp", stored=True)
 
 
 @pytest.mark.parametrize("dims, rows", [((60, 20, 5), 60), ((5, 20, 60), 60), ((5, 60, 20), 60), ((5, 90, 60), 64)])
@@ -101,13 +107,14 @@ def test_writing_takes_four_clocks_for_each_row_of_the_tallest_array(dims, rows)
 
 
 @quick
-@given(DIMS, STEPS, SIZES)
-def test_savings_are_shares_and_a_quotient(dims, steps, size):
-    one, other = (counted(dims, steps, rule, size) for rule in ("bp", "dfa"))
+@given(DIMS, STEPS, SIZES, st.booleans())
+def test_savings_are_shares_and_a_quotient(dims, steps, size, stored):
+    one, other = (counted(dims, steps, rule, size, stored) for rule in ("bp", "dfa"))
     (energy, delay), (less, sooner) = ([sum(part.values()) for part in cost[:2]] for cost in (one, other))
-    found = savings(dims, steps, size)
+    found = savings(dims, steps, size, stored=stored)
     assert found["energy"] == pytest.approx(1 - less / energy) and found["latency"] == pytest.approx(delay / sooner)
-    assert found["area"] == pytest.approx(1 - 1 / 1.112)
+    assert found["area"] == pytest.approx(1 - other[2] / one[2])
+    assert savings(dims, steps, size)["area"] == pytest.approx(1 - 1 / 1.112)
 
 
 # ------------------------------------------------------------------------------------------------------ what they say
