@@ -102,7 +102,7 @@ def inner_join(fired: ArrayLike, column: ArrayLike, trace: pd.DataFrame, cycle: 
     bars.append(target | {"name": "the exact sum", "xaxis": "x2", "yaxis": "y2"})
     reach = max(1, np.abs(column).sum())
     layout = {
-        "xaxis": {"domain": [0.42, 1], "dtick": 1, "title": {"text": "position in the chunk"}, "showgrid": False},
+        "xaxis": {"domain": [0.46, 1], "dtick": 1, "title": {"text": "position in the chunk"}, "showgrid": False},
         "yaxis": {"autorange": "reversed", "title": {"text": "one row, one column"}, "showgrid": False},
         "xaxis2": {"domain": [0, 0.25], "anchor": "y2", "title": {"text": "timestep"}},
         "yaxis2": {"anchor": "x2", "range": [-reach, reach], "title": {"text": "sum of weights"}},

@@ -221,7 +221,7 @@ def team(trace: TeamTrace, fault: tuple[int, int] | None, said: str) -> go.Figur
     busy, out = np.full((4, frames), np.nan), np.full((4, frames), np.nan)
     for agent in range(agents):
         busy[agent] = np.where(trace.energy[:, agent] > 0, agent + 1, np.nan)
-        out[agent] = np.where(trace.quarantined[:, agent], agent + 1, np.nan)
+        out[agent] = np.where(trace.quarantined[:, agent] & (trace.energy[:, agent] == 0), agent + 1, np.nan)
     x = np.arange(frames)
     many = np.tile(x, 4)
     lower = {"type": "scatter", "mode": "markers", "x": many, "xaxis": "x", "yaxis": "y2"}
