@@ -29,6 +29,7 @@ FLOORS = [
     "prompts",
     "quantization",
     "hardware",
+    "capstone",
     "reports",
 ]
 CHAPTERS = FLOORS[3:-1]

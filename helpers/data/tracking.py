@@ -56,7 +56,7 @@ class TrackingWorld:
                 f"(0, {self.size / 4:g}), turn be 0 or more, and clutter lie in [0, 1)."
             )
         draw = np.random.default_rng(self.seed)
-        path = self._path(draw)
+        path = wander(draw, self.size, self.frames, self.speed, self.turn)  # the first: before the first frame
         axis = np.arange(self.size)
         across, along = (np.exp(-((axis - path[:, k, None]) ** 2) / (2 * BLOB**2)) for k in (0, 1))
         frames = across[:, :, None] * along[:, None, :]
@@ -65,18 +65,30 @@ class TrackingWorld:
         object.__setattr__(self, "positions", path[1:])
         object.__setattr__(self, "events", changed | chance)
 
-    def _path(self, draw: np.random.Generator) -> NDArray:
-        """[T + 1, 2]: the first is where the target was before the first frame."""
-        low, high = BORDER, self.size - 1 - BORDER
-        place = np.full(2, (self.size - 1) / 2)
-        heading = draw.uniform(0, 2 * math.pi)
-        path = [place]
-        for wander in draw.normal(0, self.turn, self.frames):
-            heading += wander
-            step = self.speed * np.array([math.sin(heading), math.cos(heading)])
-            out = (place + step < low) | (place + step > high)
-            step = np.where(out, -step, step)
-            heading = math.atan2(step[0], step[1])
-            place = np.clip(place + step, low, high)
-            path.append(place)
-        return np.array(path)
+
+def wander(
+    draw: np.random.Generator, size: int, frames: int, speed: float, turn: float, border: float = BORDER
+) -> NDArray:
+    """Places (y, x) of something that moves at constant speed with a wandering heading, [frames + 1, 2], from the middle on.
+
+    Args:
+        draw: of the heading.
+        size: pixels a side.
+        frames: steps.
+        speed: pixels a step.
+        turn: standard deviation of the heading's change in a step [rad].
+        border: distance from the border at which it turns back [px].
+    """
+    low, high = border, size - 1 - border
+    place = np.full(2, (size - 1) / 2)
+    heading = draw.uniform(0, 2 * math.pi)
+    path = [place]
+    for change in draw.normal(0, turn, frames):
+        heading += change
+        step = speed * np.array([math.sin(heading), math.cos(heading)])
+        out = (place + step < low) | (place + step > high)
+        step = np.where(out, -step, step)
+        heading = math.atan2(step[0], step[1])
+        place = np.clip(place + step, low, high)
+        path.append(place)
+    return np.array(path)

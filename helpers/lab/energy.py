@@ -52,7 +52,9 @@ def is_neuron(module: nn.Module) -> bool:
 
 
 @contextmanager
-def probe(model: nn.Module, predictions: int = 1, weight_bits: int | None = None) -> Iterator[Meter]:
+def probe(
+    model: nn.Module, predictions: int = 1, weight_bits: int | None = None, activation_bits: int | None = None
+) -> Iterator[Meter]:
     """Count every product that `model` computes inside the block, without gradients.
 
     Linear layers, convolutions of any dimension, matrix products of two activations (attention) and fused attention
@@ -64,6 +66,8 @@ def probe(model: nn.Module, predictions: int = 1, weight_bits: int | None = None
         model: any module. Its submodules' names become the layers' names.
         predictions: how many predictions the block makes (images, not timesteps); every figure is divided by it.
         weight_bits: bits a stored weight has; None takes them from its type.
+        activation_bits: bits of a number between two layers that is no spike, if it lies on a grid of fewer than its type
+            has; None takes its type's.
 
     Raises:
         ValueError: predictions is below 1.
@@ -97,7 +101,7 @@ def probe(model: nn.Module, predictions: int = 1, weight_bits: int | None = None
     torch.backends.mha.set_fastpath_enabled(False)
     weights = {t.untyped_storage().data_ptr() for t in [*model.parameters(), *model.buffers()]}
     try:
-        with torch.no_grad(), _Counter(meter, where, weights, weight_bits):
+        with torch.no_grad(), _Counter(meter, where, weights, weight_bits, activation_bits):
             yield meter
     finally:
         torch.backends.mha.set_fastpath_enabled(fused)
@@ -106,9 +110,12 @@ def probe(model: nn.Module, predictions: int = 1, weight_bits: int | None = None
 
 
 class _Counter(TorchDispatchMode):
-    def __init__(self, meter: Meter, where: list, weights: set[int], weight_bits: int | None) -> None:
+    def __init__(
+        self, meter: Meter, where: list, weights: set[int], weight_bits: int | None, activation_bits: int | None
+    ) -> None:
         super().__init__()
         self.meter, self.where, self.weights, self.weight_bits = meter, where, weights, weight_bits
+        self.activation_bits = activation_bits
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         out = func(*args, **(kwargs or {}))
@@ -148,8 +155,11 @@ class _Counter(TorchDispatchMode):
             and module.weight.numel() == x.numel()
         )
 
+    def _look(self, x: Tensor) -> "_Seen":
+        return _look(x, self.activation_bits or x.element_size() * 8)
+
     def _count_product(self, left: Tensor, right: Tensor, macs: int) -> None:
-        seen, other = _look(left), _look(right)
+        seen, other = self._look(left), self._look(right)
         if other.spikes and not seen.spikes:
             seen, other = other, seen
         layer = self._count("product", seen, None, macs)
@@ -161,7 +171,7 @@ class _Counter(TorchDispatchMode):
         here[3] = True
         name = here[0] if here[1] == 1 else f"{here[0]} #{here[1]}"
         layer = self.meter.layers.setdefault(name, Layer(name, kind))
-        seen = _look(x) if isinstance(x, Tensor) else x
+        seen = self._look(x) if isinstance(x, Tensor) else x
         layer.spikes &= seen.spikes
         layer.calls += 1
         layer.macs += macs
@@ -185,8 +195,8 @@ class _Seen(NamedTuple):
     bits: int
 
 
-def _look(x: Tensor) -> _Seen:
-    size, nonzeros, width = x.numel(), int(x.count_nonzero()), x.element_size() * 8
+def _look(x: Tensor, width: int) -> _Seen:
+    size, nonzeros = x.numel(), int(x.count_nonzero())
     if nonzeros == 0:
         return _Seen(size, 0, True, 0.0, 1)
     magnitude = x if x.dtype == torch.bool else x.abs()

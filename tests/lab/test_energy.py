@@ -399,12 +399,14 @@ def test_what_is_not_counted_is_listed_once():
 # Prices
 
 
-def test_prices_are_horowitzs():
-    # float32: multiply 3.7 + add 0.9; int32: 3.1 + 0.1; int8: 0.2 + 0.03.
+def test_prices_are_those_of_their_sources():
+    # Horowitz, float32: multiply 3.7 + add 0.9; int32: 3.1 + 0.1; int8: 0.2 + 0.03. Jouppi: 1.31 + 0.38; 0.07 + 0.007.
     assert {name: (tech.mac_pj, tech.ac_pj) for name, tech in TECHNOLOGIES.items()} == {
         "45nm float32": (pytest.approx(3.7 + 0.9), 0.9),
         "45nm int32": (pytest.approx(3.1 + 0.1), 0.1),
         "45nm int8": (pytest.approx(0.2 + 0.03), 0.03),
+        "7nm float32": (pytest.approx(1.31 + 0.38), 0.38),
+        "7nm int8": (pytest.approx(0.07 + 0.007), 0.007),
     }
 
 

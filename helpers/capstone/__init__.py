@@ -1,0 +1,1 @@
+"""The last lesson: every choice of the course in one device."""
