@@ -97,10 +97,12 @@ class Motion:
         """The windows cut into frames, time first: [T, N, S/T·C]; a frame holds its samples one after the other.
 
         Raises:
-            ValueError: a number of frames that does not divide the window.
+            ValueError: a number of frames that does not divide the window, or no windows.
         """
         whole("timesteps", timesteps)
         count, length, channels = self.samples.shape
+        if not count:
+            raise ValueError("there are no windows, but at least one is needed to be cut into frames.")
         if length % timesteps:
             raise ValueError(
                 f"timesteps is {timesteps}, but a window of {length} samples can only be cut into frames of equal length: "

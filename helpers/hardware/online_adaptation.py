@@ -36,9 +36,21 @@ def accuracy(model: SpikingMLP, x: Tensor, labels: Tensor, read_noise: float = 0
         model: from `wearable_mlp`.
         x, labels: windows and their classes.
         read_noise: σ of the reads, its draws by `seed`.
+
+    Raises:
+        ValueError: labels that are not one a window, or as `forward`.
     """
+    _check_labels(x, labels)
     draw = torch.Generator(device=x.device).manual_seed(seed)
     return float((forward(model, x, read_noise, draw).output.argmax(1) == labels).float().mean())
+
+
+def _check_labels(x: Tensor, labels: Tensor) -> None:
+    if x.dim() != 3 or labels.shape != x.shape[1:2]:
+        raise ValueError(
+            f"x has shape {tuple(x.shape)} and labels {tuple(labels.shape)}, but windows [T, N, inputs] and one class a "
+            "window, [N], are needed."
+        )
 
 
 def adapt(
@@ -72,8 +84,10 @@ def adapt(
         after_batch: called after every update, to watch.
 
     Raises:
-        ValueError: as `gradients`; epochs or size below 1; lr, write_noise or limit out of range.
+        ValueError: as `gradients`; epochs or size below 1; lr, write_noise or limit out of range; labels that are not one a
+            window.
     """
+    _check_labels(x, labels)
     whole("epochs", epochs, 0)
     whole("size", size)
     if not (0 < lr < math.inf and 0 <= write_noise < math.inf and (limit is None or limit > 0)):

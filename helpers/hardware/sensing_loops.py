@@ -161,6 +161,9 @@ class LoopMonitor:
         patience: misses in a row until the alarm, and the wider window.
         reacquire_after: misses in a row until one look at everything.
         widest: side of the widest window.
+
+    Raises:
+        ValueError: a range whose end lies before its start, or a number that is not above 0.
     """
 
     gate: float = 11.8
@@ -169,6 +172,16 @@ class LoopMonitor:
     patience: int = 2
     reacquire_after: int = 6
     widest: int = 33
+
+    def __post_init__(self) -> None:
+        whole("patience", self.patience)
+        whole("reacquire_after", self.reacquire_after)
+        odd_window(self.widest)
+        if not (self.gate > 0 and 0 <= self.spikes[0] <= self.spikes[1] and 0 <= self.spread[0] < self.spread[1]):
+            raise ValueError(
+                f"gate is {self.gate}, spikes {self.spikes} and spread {self.spread}, but the gate must be above 0 and both "
+                "ranges must begin at 0 or more and end later."
+            )
 
     def trusts(self, distance: float, count: int, spread: float) -> bool:
         """Whether a measurement passes all three."""

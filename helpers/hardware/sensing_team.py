@@ -44,6 +44,9 @@ class TeamMonitor:
         probe: rounds from one trial of a quarantined agent to the next.
         widening, widest: of the window.
         trust_each: False widens the window on every miss and quarantines nobody, an over-reacting monitor.
+
+    Raises:
+        ValueError: a gate that is not above 0, a widening below 1, or a number that is not whole and at least 1.
     """
 
     gate: float = 9.2
@@ -52,6 +55,15 @@ class TeamMonitor:
     widening: float = 1.3
     widest: int = 33
     trust_each: bool = True
+
+    def __post_init__(self) -> None:
+        whole("patience", self.patience)
+        whole("probe", self.probe)
+        odd_window(self.widest)
+        if not (self.gate > 0 and 1 <= self.widening < math.inf):
+            raise ValueError(
+                f"gate is {self.gate} and widening {self.widening}, but the gate must be above 0 and the widening 1 or more."
+            )
 
 
 @dataclass(frozen=True)

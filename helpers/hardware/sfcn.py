@@ -63,6 +63,7 @@ class SFCN(nn.Module):
         super().__init__()
         for name, value in (("inputs", inputs), ("num_classes", num_classes), ("length", length)):
             whole(name, value)
+        samples = length
         neuron = partial(
             LIF, beta, threshold, reset="subtract_before_decay", detach_reset=False, surrogate=triangle(1.0)
         )
@@ -73,6 +74,7 @@ class SFCN(nn.Module):
             blocks.append(nn.Sequential(*layers, *([nn.Dropout(dropout)] if index == 0 else [])))
             length = (length + 2 * PADDING - KERNEL + 1 + 2) // 2
         self.inputs, self.blocks, self.frames = inputs, nn.ModuleList(blocks), length
+        self.length = samples
         self.head = nn.Linear(channels[-1] * length, num_classes)
 
     def features(self, x: Tensor) -> Tensor:
@@ -89,5 +91,11 @@ class SFCN(nn.Module):
         return x
 
     def forward(self, x: Tensor) -> Tensor:
-        """Class scores [B, num_classes] of windows x [B, S, C]."""
+        """Class scores [B, num_classes] of windows x [B, S, C].
+
+        Raises:
+            ValueError: as `features`, or windows of another length than the network was made for.
+        """
+        if x.dim() == 3 and x.shape[2] == self.inputs and x.shape[1] != self.length:
+            raise ValueError(f"the windows have {x.shape[1]} samples, but this network reads {self.length}.")
         return self.head(self.features(x).flatten(1))

@@ -74,9 +74,10 @@ def sample_workload(
         Spikes uint8 [T, M, K] and weights int16 [K, N].
 
     Raises:
-        ValueError: sizes below 1, or a sparsity outside [0, 1].
+        ValueError: sizes or a largest weight below 1, or a sparsity outside [0, 1].
     """
     m, k, n = (whole("a layer's M, K or N", size) for size in layer)
+    whole("largest", largest)
     if not 0 <= weight_sparsity <= 1:
         raise ValueError(f"weight_sparsity is {weight_sparsity}, but a sparsity lies in [0, 1].")
     draw = torch.Generator().manual_seed(seed)

@@ -327,3 +327,8 @@ def test_nobody_and_noises_that_cannot_be_are_refused(noise):
         synthetic_imu(5, [Wearer()], 0, noise)
     with refused("0 people and a noise of 0.15 were given"):
         synthetic_imu(5, [], 0)
+
+
+def test_no_windows_cannot_be_cut_into_frames():
+    with pytest.raises(ValueError, match="there are no windows"):
+        Motion(torch.zeros(0, 128, 6), *torch.zeros(2, 0, dtype=torch.int64)).frames(16)

@@ -299,3 +299,13 @@ def test_rules_feedback_labels_and_windows_are_refused_as_by_gradients(refused):
         adapt(net(), x, torch.full_like(labels, 3), "bp")
     with refused(r"x has shape \(5, 24, 7\), but \[T, B, 6\] is needed"):
         adapt(net(), torch.zeros(5, COUNT, 7), labels, "bp")
+
+
+@pytest.mark.parametrize("shape", [(5,), (6, 1), (0,), ()])
+def test_labels_that_are_not_one_a_window_are_refused(shape, refused):
+    model, x = wearable_mlp((4, 8, 3), 0), torch.zeros(2, 6, 4)
+    before = copy.deepcopy(model.state_dict())
+    for ask in (lambda y: accuracy(model, x, y), lambda y: adapt(model, x, y, "bp")):
+        with refused(r"x has shape \(2, 6, 4\) and labels"):
+            ask(torch.zeros(shape, dtype=torch.int64))
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())

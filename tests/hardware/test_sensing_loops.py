@@ -792,3 +792,21 @@ def test_a_loops_tau_is_refused_too(refused, short):
 def test_variances_that_are_none_are_refused(refused, q, r):
     with refused(rf"q is \({q[0]}, {q[1]}\) and r {r}, but variances must be above 0"):
         ConstantVelocityBelief(np.zeros(2), q, r)
+
+
+@pytest.mark.parametrize(
+    "how",
+    [
+        {"gate": 0.0},
+        {"gate": math.nan},
+        {"spikes": (5, 3)},
+        {"spikes": (-1, 3)},
+        {"spread": (4.0, 4.0)},
+        {"patience": 0},
+        {"reacquire_after": 1.5},
+        {"widest": 32},
+    ],
+)
+def test_a_monitor_that_cannot_be_is_refused(how):
+    with pytest.raises(ValueError, match=r"but .*must|must be"):
+        sensing_loops.LoopMonitor(**how)

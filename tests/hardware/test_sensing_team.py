@@ -519,3 +519,11 @@ def test_faults_outside_the_frames_or_the_team_are_refused(refused, short, start
 def test_a_fault_may_fill_all_frames_of_the_last_agent(short, seen):
     run_team(short[0], 2, "all", fault=StuckCorner(0, 80, 1))
     assert all(events.sum() == 9 for events, _ in seen[1::2])
+
+
+@pytest.mark.parametrize(
+    "how", [{"gate": 0.0}, {"patience": 0}, {"probe": 0}, {"widening": 0.9}, {"widening": math.inf}, {"widest": 4}]
+)
+def test_a_team_monitor_that_cannot_be_is_refused(how):
+    with pytest.raises(ValueError, match="must be"):
+        sensing_team.TeamMonitor(**how)

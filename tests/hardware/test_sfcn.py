@@ -177,3 +177,8 @@ def test_windows_of_a_wrong_shape_are_refused(shape, refused):
 def test_neurons_that_cannot_be_are_refused(how, message, refused):
     with refused(message):
         SFCN(3, 2, **how)
+
+
+def test_windows_of_another_length_are_refused(refused):
+    with refused("the windows have 64 samples, but this network reads 128"):
+        SFCN(3, 2)(torch.zeros(2, 64, 3))

@@ -201,3 +201,9 @@ def test_sizes_that_are_none_are_refused(refused, place, value):
 def test_a_weight_sparsity_that_is_none_is_refused(refused, zeros):
     with refused(rf"weight_sparsity is {zeros}, but a sparsity lies in \[0, 1\]"):
         sample_workload((4, 4, 4), np.array([0.5, 0.5]), zeros, 0)
+
+
+@pytest.mark.parametrize("largest", [0, -1, 1.5])
+def test_weights_without_a_size_are_refused(largest):
+    with pytest.raises(ValueError, match="largest is"):
+        sample_workload((2, 3, 4), spike_count_pmf(0.8, 0.7, 0.75), 0.5, 0, largest)
