@@ -1,7 +1,9 @@
-"""The networks of the capstone: nine, trained on scenes with training digits. About twelve minutes on one core.
+"""The networks of the capstone: nine, trained on scenes with training digits. About twenty minutes on one core.
 
-course subjects        # or: python course/subjects/capstone_nets.py
+course subjects        # or: python course/subjects/capstone_nets.py [network …]
 """
+
+import sys
 
 import torch
 from torch import Tensor
@@ -11,16 +13,16 @@ from torch.nn.utils import prune
 from helpers.capstone.networks import NETWORKS, STEPPED, SUBJECT, input_of, untrained
 from helpers.capstone.sensing import watch
 from helpers.data.digit_scenes import digit_scenes
-from helpers.data.subjects import save_subject
+from helpers.data.subjects import load_subject, save_subject
 from helpers.lab.memory import keep_freed_memory
 from helpers.lab.training import batches, fit
 from helpers.ttfs.skip_delays import ttfs_loss
 
 SCENES, SEED = 4000, 0
 USUAL = 16
-EPOCHS = {"tensor train": 25, "ttfs": 36, "hybrid": 40, "words": 40, "attention": 40}
-LR = {"tensor train": 3e-3, "hybrid": 4e-3, "ttfs": 1e-2, "words": 5e-3}
-PRUNED, ROUNDS = 0.9, 3
+EPOCHS = {"tensor-train": 25, "ttfs": 36, "hybrid": 40, "words": 40, "attention": 40}
+LR = {"tensor-train": 3e-3, "hybrid": 4e-3, "ttfs": 1e-2, "words": 5e-3, "attention": 5e-3}
+PRUNED, ROUNDS, ROUND_EPOCHS = 0.8, 3, 8
 
 
 def thinned(crops: Tensor) -> Tensor:
@@ -54,14 +56,15 @@ def pruned(net, crops: Tensor, labels: Tensor):
     net.requires_grad_(True)
     for _ in range(ROUNDS):
         prune.global_unstructured(inner, pruning_method=prune.L1Unstructured, amount=1 - (1 - PRUNED) ** (1 / ROUNDS))
-        train("pruned", crops, labels, 5, net)
+        train("pruned", crops, labels, ROUND_EPOCHS, net)
     for layer, key in inner:
         prune.remove(layer, key)
     return net
 
 
 def main() -> None:
-    """Train and save."""
+    """Train and save; names on the command line: only those, the others stay as they were."""
+    chosen = sys.argv[1:] or list(NETWORKS)
     torch.set_num_threads(1)
     keep_freed_memory()
     scenes = digit_scenes(SCENES, SEED, "train")
@@ -69,14 +72,14 @@ def main() -> None:
     labels = torch.tensor([scene.label for scene in scenes])
     kept = seen.error < 4
     crops, labels = seen.crops[kept], labels[kept]
-    tensors = {}
-    for name in NETWORKS:
+    tensors = {} if len(chosen) == len(NETWORKS) else dict(load_subject(SUBJECT)[0])
+    for name in chosen:
         if name == "pruned":
             net = pruned(train("snn", crops, labels, USUAL), crops, labels)
         else:
             net = train(name, crops, labels, EPOCHS.get(name, USUAL))
         half = {key: value.half() if value.is_floating_point() else value for key, value in net.state_dict().items()}
-        tensors |= {f"{name.replace(' ', '_')}.{key}": value for key, value in half.items()}
+        tensors |= {f"{name.replace('-', '_')}.{key}": value for key, value in half.items()}
     path = save_subject(
         SUBJECT,
         tensors,

@@ -27,7 +27,7 @@ class Choices:
         every: a look in one of so many frames, 1 to 16.
         representation: "frames" or "words".
         network: one of `networks.NETWORKS`; "words" and "attention" read words, all others frames.
-        timesteps: 2, 4 or 8, for "snn", "tensor train" and "pruned"; the others have their own.
+        timesteps: 2, 4 or 8, for "snn", "tensor-train" and "pruned"; the others have their own.
         bits: 32, 8, 4 or 3 bits a weight.
         method: "RTN", "GPTQ" or "GPTAQ".
         substrate: "digital", "dual-sparse" or "crossbar"; the last two for "snn" and "pruned".
@@ -69,14 +69,17 @@ class Choices:
                 raise ValueError(
                     f"{name} is {getattr(self, name)!r}, but it must be one of {', '.join(map(str, options))}."
                 )
-        whole("every", self.every, 1, EXPOSURE)
-        whole("seed", self.seed, 0)
-        whole("scenes", self.scenes)
+        for name, low, high in (("every", 1, EXPOSURE), ("seed", 0, None), ("scenes", 1, None), ("adc_bits", 2, 12)):
+            self._set(name, whole(name, getattr(self, name), low, high))
+        self._set("bits", int(self.bits))
         self._check_pairs()
+        self._set("noise", float(self.noise))
         if self.network not in STEPPED:
             self._set("timesteps", 1)
         elif self.timesteps not in TIMESTEPS:
             raise ValueError(f"timesteps is {self.timesteps}, but it must be one of {', '.join(map(str, TIMESTEPS))}.")
+        else:
+            self._set("timesteps", int(self.timesteps))
         if self.bits in (8, 32):  # nothing to choose: at eight bits rounding is as good
             self._set("method", "RTN")
         if self.substrate != "crossbar":
@@ -100,7 +103,7 @@ class Choices:
             raise ValueError(f"{self.substrate} holds whole numbers of few bits: choose 8, 4 or 3 bits, not 32.")
         if self.network == "attention" and self.bits != 32:
             raise ValueError(
-                "attention stays in 32 bits: its softmax and norms need them, so choose 32, or the network of words."
+                f"bits is {self.bits}, but attention stays in 32: its softmax and norms need them, so choose 32, or words."
             )
         rounded = self.substrate == "crossbar" or self.network == "ttfs"
         if rounded and self.method != "RTN" and self.bits not in (8, 32):
@@ -109,7 +112,6 @@ class Choices:
             )
         if not 0 <= self.noise <= 1:
             raise ValueError(f"noise is {self.noise}, but σ of the cells must lie in [0, 1].")
-        whole("adc_bits", self.adc_bits, 2, 12)
 
     def _set(self, name: str, value) -> None:
         object.__setattr__(self, name, value)
@@ -121,11 +123,15 @@ class Choices:
         return hashlib.sha256(said.encode()).hexdigest()[:16]
 
     def but(self, **changes) -> "Choices":
-        """The same device with other choices."""
+        """The same device with other choices; a network of T timesteps that comes in gets four, unless it is told."""
+        if self.timesteps not in TIMESTEPS:
+            changes = {"timesteps": 4, **changes}
         return replace(self, **changes)
 
     def __str__(self) -> str:
-        looks = {1: "each frame", 2: "every 2nd frame"}.get(self.every, f"every {self.every}th frame")
+        looks = {1: "each frame", 2: "every 2nd frame", 3: "every 3rd frame"}.get(
+            self.every, f"every {self.every}th frame"
+        )
         steps = f" T = {self.timesteps}" if self.network in STEPPED else ""
         how = "" if self.bits in (8, 32) else f" {self.method}"
         where = (

@@ -27,9 +27,8 @@ def landed(result: Result, rate: str) -> str:
             f"{right}; the network takes {sum(result.chip_pj.values()) / 1e3:,.0f} nJ in SpikeSim's prices, the eye "
             f"{eye:.0f} nJ at 45 nm. The two are not added, so there are no years to tell."
         )
-    spent = result.pj()
-    lasts = spelled(years(spent, RATES[rate]))
-    return f"{right} for {spent / 1e3:,.1f} nJ. {rate.capitalize()}, the cell pays for {lasts} of it."
+    lasts = spelled(years(1e3 * result.nj, RATES[rate]))
+    return f"{right} for {result.nj:,.1f} nJ. {rate.capitalize()}, the cell pays for {lasts} of it."
 
 
 def land(*, rate: str = "without pause", new: tuple[str, ...] = (), **choices):

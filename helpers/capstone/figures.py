@@ -14,9 +14,9 @@ from helpers.data.digit_scenes import DigitScene
 from helpers.lab.style import COLOURS, INK, MARKERS, titled
 
 FAMILIES = {
-    "frames, ReLU": ("cnn", "small cnn"),
+    "frames, ReLU": ("cnn", "small-cnn"),
     "frames, spikes": ("snn", "pruned"),
-    "tensor train": ("tensor train",),
+    "tensor train": ("tensor-train",),
     "words": ("words", "attention"),
     "first spikes": ("ttfs",),
     "hybrid": ("hybrid",),
@@ -107,7 +107,7 @@ def plane(results: Sequence[Result], chosen: Result | None = None, said: str = "
     for place, family in enumerate(FAMILIES):
         mine = [r for r in cloud if _family(r) == family]
         colour, symbol = list(COLOURS.values())[place], MARKERS[place]
-        spent = [float(f"{r.pj() / 1e3:.{CLOUD}g}") for r in mine]
+        spent = [float(f"{r.nj:.{CLOUD}g}") for r in mine]
         data.append({**_cloud(spent, mine, family, colour, symbol), "xaxis": "x", "yaxis": "y"})
     best = front(results)
     line = {"color": INK, "width": 2, "shape": "hv"}
@@ -115,7 +115,7 @@ def plane(results: Sequence[Result], chosen: Result | None = None, said: str = "
         {
             "type": "scatter",
             "mode": "lines",
-            "x": [r.pj() / 1e3 for r in best],
+            "x": [r.nj for r in best],
             "y": [100 * r.accuracy for r in best],
             "line": line,
             "name": "front",
@@ -131,13 +131,13 @@ def plane(results: Sequence[Result], chosen: Result | None = None, said: str = "
         ("", chosen is not None and not chosen.chip_pj),
         ("2", chosen is not None and bool(chosen.chip_pj)),
     ):
-        energy = None if not there else sum(chosen.chip_pj.values()) if axes else chosen.pj()
+        energy = None if not there else sum(chosen.chip_pj.values()) / 1e3 if axes else chosen.nj
         star = {"color": COLOURS["purple"], "size": 20, "symbol": "star", "line": {"color": INK, "width": 1.5}}
         data.append(
             {
                 "type": "scatter",
                 "mode": "markers",
-                "x": [energy / 1e3 if there else None],
+                "x": [energy],
                 "y": [100 * chosen.accuracy if there else None],
                 "marker": star,
                 "name": "your device",

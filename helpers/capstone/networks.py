@@ -1,14 +1,14 @@
 """The networks that the device can carry, and what each of them reads of 16 frames of events that moved with the digit.
 
     cnn           counts of ON and OFF over all frames          conv 16 – conv 32 – conv 32 – linear, ReLU
-    small cnn     the same                                      conv 6 – conv 12 – linear
+    small-cnn     the same                                      conv 6 – conv 12 – linear
     snn           T frames of spikes                            the cnn with LIF neurons
-    tensor train  T frames of spikes                            the snn, both inner convolutions as four thin ones
+    tensor-train  T frames of spikes                            the snn, both inner convolutions as four thin ones
     pruned        T frames of spikes                            the snn without nine tenths of its inner weights
     ttfs          ON minus OFF, one picture                     added skip connections, one spike a neuron at most
     hybrid        4 frames of counts                            an ordinary branch for the first, a spiking one for the rest
     words         the events themselves, as vectors             a sum of rows, two linear layers
-    attention     96 of the events, as vectors                  event2vec: table, time differences, softmax attention
+    attention     128 of the events, as vectors                 event2vec: table, time differences, softmax attention
 
 All were trained once, on scenes with the 1,297 training digits, by course/subjects/capstone_nets.py.
 """
@@ -36,7 +36,7 @@ SIDE, CLASSES = 16, 10
 RANK = 8
 GROUP = 4
 """Frames of the hybrid: one key frame and three that differ from it."""
-WORDS = 96
+WORDS = 128
 """Events that attention reads at most."""
 FRAME_MS = 10.0
 
@@ -99,9 +99,9 @@ class WordSum(nn.Module):
 def _made() -> dict[str, nn.Module]:
     return {
         "cnn": DigitNet(),
-        "small cnn": DigitNet((6, 12)),
+        "small-cnn": DigitNet((6, 12)),
         "snn": DigitNet(spiking=True),
-        "tensor train": DigitNet(spiking=True, rank=RANK),
+        "tensor-train": DigitNet(spiking=True, rank=RANK),
         "pruned": DigitNet(spiking=True),
         "ttfs": TTFSNet("add", channels=8, side=SIDE),
         "hybrid": ReSpikeNet(CLASSES, stride=GROUP, width=8, in_channels=2),
@@ -113,7 +113,7 @@ def _made() -> dict[str, nn.Module]:
 
 
 NETWORKS = tuple(_made())
-STEPPED = ("snn", "tensor train", "pruned")
+STEPPED = ("snn", "tensor-train", "pruned")
 """Networks that are shown T timesteps, T to be chosen."""
 SPIKING = ("snn", "pruned")
 """Networks whose every product has spikes on one side."""
@@ -146,7 +146,7 @@ def shipped(name: str) -> nn.Module:
         DataError: the file is missing or broken.
     """
     net = untrained(name)
-    stored = part_of(_tensors(), name.replace(" ", "_"))
+    stored = part_of(_tensors(), name.replace("-", "_"))
     net.load_state_dict({key: value.float() if value.is_floating_point() else value for key, value in stored.items()})
     return net.eval().requires_grad_(False)
 
@@ -195,7 +195,7 @@ def input_of(name: str, crops: Tensor, timesteps: int = 4) -> Tensor | EventBatc
         return (frames_of(crops, timesteps) > 0).float()
     makers = {
         "cnn": partial(frames_of, timesteps=1),
-        "small cnn": partial(frames_of, timesteps=1),
+        "small-cnn": partial(frames_of, timesteps=1),
         "ttfs": _signed,
         "hybrid": lambda seen: frames_of(seen, GROUP).transpose(0, 1).contiguous(),
         "words": words_of,

@@ -75,6 +75,11 @@ class Result:
             )
         return total_pj(self.parts, node, numbers)
 
+    @functools.cached_property
+    def nj(self) -> float:
+        """Energy of a prediction at 45 nm, in nJ; errors as `pj`."""
+        return self.pj() / 1e3
+
 
 def pipeline(*, again: bool = False, **choices) -> Result:
     """Run a device, or read what it did when it was run.

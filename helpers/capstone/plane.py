@@ -4,7 +4,7 @@ A device is dominated where another one is right at least as often for no more e
 that nobody dominates are the front.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from scipy.stats import kendalltau
@@ -33,26 +33,31 @@ def front(results: Sequence[Result], node: str = "45nm", numbers: str | None = N
         results: crossbars among them are left out.
         node, numbers: of the prices, see `Part.pj`.
     """
-    best, found = -1, []
-    for result in sorted(priced(results), key=lambda r: (r.pj(node, numbers), -r.right / r.choices.scenes)):
+    best, found, usual = -1, [], (node, numbers) == ("45nm", None)
+    for result in sorted(priced(results), key=lambda r: (r.nj * 1e3 if usual else r.pj(node, numbers), -r.accuracy)):
         if result.accuracy > best:
             best = result.accuracy
             found.append(result)
     return found
 
 
-def single_choices(base: Choices, changes: Sequence[dict]) -> list[tuple[dict, float, float]]:
-    """What one change at a time does to a device: (change, energy over the device's, change of accuracy in points).
+def single_choices(base: Choices, changes: Mapping[str, dict]) -> dict[str, tuple[float, float]]:
+    """What one change at a time does to a device: energy over the device's, and points of accuracy, by name.
 
     Args:
         base: the device.
-        changes: each a few choices that are changed together, such as a network and the words that it reads.
+        changes: a few choices that are changed together, such as a network and the words that it reads, by name; those that
+            do not go with the device, or leave it as it is, are left out.
     """
-    before = pipeline(**vars(base))
-    found = []
-    for change in changes:
-        after = pipeline(**{**vars(base), **change})
-        found.append((change, after.pj() / before.pj(), 100 * (after.accuracy - before.accuracy)))
+    before, found = pipeline(**vars(base)), {}
+    for name, change in changes.items():
+        try:
+            made = base.but(**change)
+        except ValueError:
+            continue
+        if made != base:
+            after = pipeline(**vars(made))
+            found[name] = after.pj() / before.pj(), 100 * (after.accuracy - before.accuracy)
     return found
 
 

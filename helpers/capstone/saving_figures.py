@@ -40,14 +40,14 @@ def bill(parts: Mapping[str, Part], title: str, said: str) -> go.Figure:
     return titled(figure, title, said)
 
 
-def moves(rows: Sequence[tuple[str, float, float]], title: str, said: str) -> go.Figure:
+def moves(rows: Mapping[str, tuple[float, float]], title: str, said: str) -> go.Figure:
     """What single choices do: energy over the device's, and points of accuracy, a row each.
 
     Args:
-        rows: (name, ratio, points), from the top.
+        rows: (ratio, points) by name, from the top.
         title, said: above it.
     """
-    names, ratios, points = zip(*rows, strict=True)
+    names, (ratios, points) = list(rows), zip(*rows.values(), strict=True)
     figure = make_subplots(rows=1, cols=2, shared_yaxes=True, horizontal_spacing=0.06)
     for col, (values, rest, colour, symbol) in enumerate(
         ((ratios, 1, "blue", "circle"), (points, 0, "vermilion", "square")), 1

@@ -99,7 +99,7 @@ def busiest(events: NDArray) -> NDArray | None:
     Args:
         events: bool [h, w].
     """
-    counts = uniform_filter(events.astype(np.float64), BOX, mode="constant") * BOX**2
+    counts = np.rint(uniform_filter(events.astype(np.float64), BOX, mode="constant") * BOX**2)  # a mean, made a count
     peak = np.unravel_index(counts.argmax(), counts.shape)
     if counts[peak] < LEAST:
         return None

@@ -4,7 +4,8 @@
     dual-sparse   spikes as words of T bits, weights that are not zero, all steps of a neuron together (LoAS's dataflow): an
                   addition where a neuron that speaks meets a weight, one more for each step in which it is silent, and no
                   membrane is ever stored
-    crossbar      64 × 64 cells of one bit, programmed with an error, 64-row sums read by converters; priced by SpikeSim
+    crossbar      64 × 64 cells of one bit, programmed with an error, 64-row sums read by converters; batch norm is
+                  told what became of them; priced by SpikeSim
 
 Votes of "dual-sparse" are those of "digital", because its sums are exact; the lesson on LoAS shows it. A crossbar's energy
 is in SpikeSim's own technology, and is never added to another's.
@@ -24,6 +25,7 @@ from helpers.hardware.crossbars import ArrayConfig, DeviceConfig
 from helpers.hardware.spikesim import SpikeSimCost, shapes_of
 from helpers.lab import energy
 from helpers.lab.meter import Layer, Meter
+from helpers.models.batchnorm import recompute_batchnorm
 from helpers.ttfs.costs import bill
 from helpers.ttfs.skip_delays import TTFSNet
 
@@ -134,7 +136,7 @@ def crossbar(
     Args:
         net: a spiking `DigitNet` in full precision: the chip rounds its weights itself.
         given: spikes [T, B, 2, 16, 16].
-        calibration: spikes by which the converters' ranges are set.
+        calibration: spikes without labels, by which the converters' ranges and the batch norms are set.
         bits: of a weight.
         noise: σ of the logarithm of a cell's conductance.
         adc_bits: of a converter.
@@ -143,6 +145,7 @@ def crossbar(
     array = ArrayConfig(adc_bits=adc_bits, adc_range="calibrated")
     chip = map_network(net, DeviceConfig(sigma=noise), array, bits, seed)
     calibrate_adc(chip, calibration)
+    recompute_batchnorm(chip, [calibration])  # what became of the layers' ranges, digitally made up for
     cost = SpikeSimCost(shapes_of(net, given[:, :1]), timesteps=len(given), membrane_layers=None)
     with torch.no_grad():
         return torch.cat([chip(part) for part in given.split(64, dim=1)]), cost.energy_parts()

@@ -27,7 +27,8 @@ SPEED, TURN, CLUTTER = 1.2, 0.12, 0.002
 LEAD = 30
 """Frames that the digit has wandered before the scene begins, so that nobody knows where it is."""
 HIDDEN, EARLIEST = 14, 16
-"""Frames for which it is hidden, and the earliest at which that begins; there are eight."""
+"""Pictures without it, and the earliest of them; there are eight. A frame of events is what two pictures in a row do not
+share, so it vanishes in the frame before."""
 SPLIT = {"train": 0, "held-out": 1}
 DATASETS = ("digits", "mnist")
 
@@ -40,7 +41,7 @@ class DigitScene:
         label: which digit.
         positions: where its middle is, float64 [T, 2], as (y, x).
         events: bool [T, 2, size, size]: OFF, ON.
-        hidden: first frame without it, and the first with it again.
+        hidden: the frame in which it vanishes, and the one in which it is back.
     """
 
     label: int
@@ -102,7 +103,8 @@ def _scene(ink: NDArray, label: int, frames: int, draw: np.random.Generator) -> 
     seen[start : start + HIDDEN] = 0  # it vanishes and comes back: both are changes, and make events
     change = np.diff(seen, axis=0)
     events = np.stack([change < -CHANGE, change > CHANGE], 1)
-    return DigitScene(label, path[1:], events | (draw.random(events.shape) < CLUTTER / 2), (start, start + HIDDEN))
+    noisy = events | (draw.random(events.shape) < CLUTTER / 2)
+    return DigitScene(label, path[1:], noisy, (start - 1, start + HIDDEN - 1))
 
 
 def carried(ink: NDArray, path: NDArray) -> NDArray:

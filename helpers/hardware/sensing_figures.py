@@ -218,12 +218,13 @@ def team(trace: TeamTrace, fault: tuple[int, int] | None, said: str) -> go.Figur
         said: the sentence under the title.
     """
     frames, agents = trace.energy.shape
-    busy, out = np.full((4, frames), np.nan), np.full((4, frames), np.nan)
+    rows = max(4, agents)  # as many traces' points, and the same axis, for every team of the lesson
+    busy, out = np.full((rows, frames), np.nan), np.full((rows, frames), np.nan)
     for agent in range(agents):
         busy[agent] = np.where(trace.energy[:, agent] > 0, agent + 1, np.nan)
         out[agent] = np.where(trace.quarantined[:, agent] & (trace.energy[:, agent] == 0), agent + 1, np.nan)
     x = np.arange(frames)
-    many = np.tile(x, 4)
+    many = np.tile(x, rows)
     lower = {"type": "scatter", "mode": "markers", "x": many, "xaxis": "x", "yaxis": "y2"}
     dot = {"color": COLOURS["green"], "size": 5}
     cross = {
@@ -250,7 +251,7 @@ def team(trace: TeamTrace, fault: tuple[int, int] | None, said: str) -> go.Figur
     layout = {
         "xaxis": {"title": {"text": "frame"}, "anchor": "y2", "range": [-2, frames + 1]},
         "yaxis": {"domain": [0.42, 1], "range": [0, 40], "title": {"text": "error [px]"}},
-        "yaxis2": {"domain": [0, 0.32], "range": [4.6, 0.4], "dtick": 1, "title": {"text": "agent"}},
+        "yaxis2": {"domain": [0, 0.32], "range": [rows + 0.6, 0.4], "dtick": 1, "title": {"text": "agent"}},
         "height": 480,
         "margin": {"t": 120},
     }
