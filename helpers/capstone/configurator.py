@@ -1,5 +1,7 @@
 """The configurator: a device is put together, and the plane shows where it lands."""
 
+import textwrap
+
 from helpers.capstone import figures
 from helpers.capstone.bill import years
 from helpers.capstone.choices import Choices
@@ -17,15 +19,17 @@ def spelled(value: float) -> str:
     return f"{value:,.0f} years" if value >= 10 else f"{value:.1f} years"
 
 
+def _lines(text: str, width: int = 105) -> str:
+    return "<br>".join(textwrap.wrap(text, width))
+
+
 def landed(result: Result, rate: str) -> str:
     """What a device does and costs, in a sentence."""
-    made = result.choices
-    right = f"{made}: right in {result.accuracy:.1%} of {made.scenes} scenes"
+    right = f"{result.accuracy:.1%} of {result.choices.scenes} scenes right"
     if result.chip_pj:
-        eye = sum(part.pj() for part in result.parts.values()) / 1e3
+        eye, net = sum(part.pj() for part in result.parts.values()) / 1e3, sum(result.chip_pj.values()) / 1e3
         return (
-            f"{right}; the network takes {sum(result.chip_pj.values()) / 1e3:,.0f} nJ in SpikeSim's prices, the eye "
-            f"{eye:.0f} nJ at 45 nm. The two are not added, so there are no years to tell."
+            f"{right}; network {net:,.0f} nJ in SpikeSim's prices, eye {eye:.0f} nJ at 45 nm: never added, so no years."
         )
     lasts = spelled(years(1e3 * result.nj, RATES[rate]))
     return f"{right} for {result.nj:,.1f} nJ. {rate.capitalize()}, the cell pays for {lasts} of it."
@@ -43,15 +47,12 @@ def land(*, rate: str = "without pause", new: tuple[str, ...] = (), **choices):
     try:
         made = Choices(**choices)
     except ValueError as wrong:
-        return figures.plane(results, None, f"{str(wrong)[0].upper()}{str(wrong)[1:]}", "This device cannot be built")
+        return figures.plane(
+            results, None, _lines(f"{str(wrong)[0].upper()}{str(wrong)[1:]}"), "This device cannot be built"
+        )
     found = known(made)
     if found is None and RUN not in new:
-        seconds = expected_seconds(made)
-        return figures.plane(
-            results,
-            None,
-            f"{made}: never run. It takes about {max(seconds, 1):.0f} s; switch on “{RUN}”.",
-            "Not known yet",
-        )
+        said = f"Never run. It takes about {max(expected_seconds(made), 1):.0f} s here; switch on “{RUN}”."
+        return figures.plane(results, None, said, str(made))
     result = pipeline(**choices) if found is None else found
-    return figures.plane(results, result, landed(result, rate), "Your device")
+    return figures.plane(results, result, landed(result, rate), str(made))

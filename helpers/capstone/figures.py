@@ -21,6 +21,7 @@ FAMILIES = {
     "first spikes": ("ttfs",),
     "hybrid": ("hybrid",),
 }
+JOINED = "spikes, dual-sparse"
 CLOUD = 4
 """Digits of an energy in the cloud: a saved page holds it several times."""
 
@@ -90,6 +91,8 @@ def _along(scene: DigitScene, places: NDArray, windows: NDArray, t: int, frames:
 
 
 def _family(result: Result) -> str:
+    if result.choices.substrate == "dual-sparse":
+        return JOINED
     return next(name for name, networks in FAMILIES.items() if result.choices.network in networks)
 
 
@@ -104,9 +107,10 @@ def plane(results: Sequence[Result], chosen: Result | None = None, said: str = "
     heads = ("digital and dual-sparse, 45 nm", "crossbars, SpikeSim's prices")
     columns = {"columns": 2, "pattern": "independent"}
     data, cloud, chips = [], priced(results), [r for r in results if r.chip_pj]
-    for place, family in enumerate(FAMILIES):
+    looks = dict(zip(FAMILIES, zip(COLOURS.values(), MARKERS, strict=True), strict=True))
+    looks[JOINED] = (COLOURS["vermilion"], "diamond-tall")
+    for family, (colour, symbol) in looks.items():
         mine = [r for r in cloud if _family(r) == family]
-        colour, symbol = list(COLOURS.values())[place], MARKERS[place]
         spent = [float(f"{r.nj:.{CLOUD}g}") for r in mine]
         data.append({**_cloud(spent, mine, family, colour, symbol), "xaxis": "x", "yaxis": "y"})
     best = front(results)
@@ -153,12 +157,12 @@ def plane(results: Sequence[Result], chosen: Result | None = None, said: str = "
         "xaxis2": {"title": "network alone [nJ]", "type": "log", "domain": [0.78, 1], "dtick": 1, "anchor": "y2"},
         "yaxis2": {"title": "found and named [%]", "range": [0, 100], "anchor": "x2"},
         "annotations": [
-            {"text": text, "x": x, "y": 1, "xref": "paper", "yref": "paper", "yanchor": "bottom", "showarrow": False}
+            {"text": text, "x": x, "y": 1.03, "xref": "paper", "yref": "paper", "yanchor": "bottom", "showarrow": False}
             for text, x in zip(heads, (0.34, 0.89), strict=True)
         ],
-        "legend": {"y": 1.09},
-        "margin": {"t": 165},
-        "height": 560,
+        "legend": {"y": 1.1},
+        "margin": {"t": 175},
+        "height": 580,
     }
     figure = go.Figure(data=data, layout=layout)
     return titled(figure, title or "The plane", said)

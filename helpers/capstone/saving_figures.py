@@ -126,10 +126,16 @@ def ranks(order: Mapping[str, Sequence[int]], names: Sequence[str], title: str, 
             showlegend=False,
             cliponaxis=False,
         )
-    figure.update_xaxes(title="price list", range=[-0.2, 4.1], tickvals=[0, 1, 2], type="category")
+    heads = [column.replace(", ", ",<br>") for column in columns]
+    figure.update_xaxes(title="price list", range=[-0.3, 3.2], tickvals=columns, ticktext=heads, tickangle=0)
     figure.update_yaxes(title="rank by energy, 1 is cheapest", dtick=1, autorange="reversed")
     figure.update_layout(height=150 + 38 * len(names), margin_t=90)
     return titled(figure, title, said)
+
+
+def _folded(percent: np.ndarray) -> np.ndarray:
+    """Small changes nearly as they are, large ones by their logarithm, both signs: ±log₁₀(1 + |x|)."""
+    return np.sign(percent) * np.log10(1 + np.abs(percent))
 
 
 def others(methods: Sequence[Method], title: str, said: str) -> go.Figure:
@@ -142,20 +148,25 @@ def others(methods: Sequence[Method], title: str, said: str) -> go.Figure:
     figure = make_subplots(rows=1, cols=2, shared_yaxes=True, horizontal_spacing=0.06)
     names = [f"{m.name} over {m.over}<br><i>{m.lesson}, {m.measure}</i>" for m in methods]
     ratios = [m.energy for m in methods]
-    quality = [float(np.mean(m.quality)) for m in methods]
-    spread = [float(np.std(m.quality, ddof=1)) for m in methods]
+    mean = np.array([np.mean(m.quality) for m in methods])
+    std = np.array([np.std(m.quality, ddof=1) for m in methods])
+    up, down = _folded(mean + std) - _folded(mean), _folded(mean) - _folded(mean - std)
     blue, red = (
         {"color": COLOURS[c], "size": 11, "symbol": s} for c, s in (("blue", "circle"), ("vermilion", "square"))
     )
     figure.add_scatter(x=ratios, y=names, mode="markers", marker=blue, showlegend=False, row=1, col=1)
-    bars = {"type": "data", "array": spread, "color": COLOURS["vermilion"], "thickness": 2}
-    figure.add_scatter(x=quality, y=names, mode="markers", marker=red, error_x=bars, showlegend=False, row=1, col=2)
+    bars = {"type": "data", "array": up, "arrayminus": down, "color": COLOURS["vermilion"], "thickness": 2}
+    figure.add_scatter(
+        x=_folded(mean), y=names, mode="markers", marker=red, error_x=bars, showlegend=False, row=1, col=2
+    )
     for col, rest in ((1, 1), (2, 0)):
         figure.add_vline(x=rest, line={"color": INK, "width": 1.5}, row=1, col=col)
     ticks = [0.1, 0.2, 0.5, 1, 2, 5]
     log = {"type": "log", "range": [-1.2, 0.7], "tickvals": ticks, "ticktext": [f"× {t:g}" for t in ticks]}
     figure.update_xaxes(title="energy over its own baseline's", **log, row=1, col=1)
-    figure.update_xaxes(title="quality, change over its baseline's [%]", row=1, col=2)
+    shown = [-10, -3, -1, 0, 1, 3, 10, 30, 100]
+    folds = {"tickvals": _folded(np.array(shown)), "ticktext": [f"{v:+d}" if v else "0" for v in shown]}
+    figure.update_xaxes(title="quality over its baseline's [%]", **folds, row=1, col=2)
     figure.update_yaxes(title="method", autorange="reversed", row=1, col=1)
     figure.update_yaxes(title="the same", autorange="reversed", row=1, col=2)
     figure.update_layout(height=160 + 46 * len(methods), margin_t=90)

@@ -126,14 +126,14 @@ def test_the_configurator_lands_says_and_waits(monkeypatch):
     monkeypatch.setattr(configurator, "pipeline", lambda **_: pytest.fail("it ran unasked"))
     there = land(sensing="monitor", network="snn", bits=8)
     result = known(Choices())
-    assert there.layout.title.text == "Your device"
+    assert there.layout.title.text == str(Choices())
     said = there.layout.title.subtitle.text
     assert f"{result.accuracy:.1%}" in said and f"{result.pj() / 1e3:,.1f} nJ" in said and "years" in said
     stars = [trace for trace in there.data if trace.name == "your device"]
     assert stars[0].x == (result.pj() / 1e3,) and stars[0].y == (100 * result.accuracy,) and stars[1].x == (None,)
 
     waits = land(sensing="monitor", network="snn", bits=8, every=3)
-    assert waits.layout.title.text == "Not known yet" and "about" in waits.layout.title.subtitle.text
+    assert waits.layout.title.text == str(Choices(every=3)) and "about" in waits.layout.title.subtitle.text
     cannot = land(sensing="monitor", network="words")
     assert cannot.layout.title.text == "This device cannot be built"
     assert cannot.layout.title.subtitle.text.startswith("Words cannot read frames")
@@ -148,14 +148,14 @@ def test_the_configurator_runs_when_it_is_let(monkeypatch):
 
     monkeypatch.setattr(configurator, "pipeline", fake)
     figure = land(sensing="monitor", network="snn", bits=8, every=3, new=(RUN,))
-    assert len(ran) == 1 and ran[0]["every"] == 3 and figure.layout.title.text == "Your device"
+    assert len(ran) == 1 and ran[0]["every"] == 3 and "70.0% of 100" in figure.layout.title.subtitle.text
 
 
 def test_a_crossbar_lands_in_its_own_panel():
     figure = land(network="snn", bits=4, substrate="crossbar")
     stars = [trace for trace in figure.data if trace.name == "your device"]
     assert stars[0].x == (None,) and stars[1].x[0] > 0
-    assert "no years to tell" in figure.layout.title.subtitle.text
+    assert "never added" in figure.layout.title.subtitle.text
 
 
 def test_years_follow_how_often_it_looks():
