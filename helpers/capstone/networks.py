@@ -4,7 +4,7 @@
     small-cnn     the same                                      conv 6 – conv 12 – linear
     snn           T frames of spikes                            the cnn with LIF neurons
     tensor-train  T frames of spikes                            the snn, both inner convolutions as four thin ones
-    pruned        T frames of spikes                            the snn without nine tenths of its inner weights
+    pruned        T frames of spikes                            the snn without four fifths of its inner weights
     ttfs          ON minus OFF, one picture                     added skip connections, one spike a neuron at most
     hybrid        4 frames of counts                            an ordinary branch for the first, a spiking one for the rest
     words         the events themselves, as vectors             a sum of rows, two linear layers

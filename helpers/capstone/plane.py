@@ -66,7 +66,7 @@ class Joint:
     """Two changes of a device, alone and together.
 
     Args:
-        first, second, both: energy over the unchanged device's.
+        first, second, both: energy over what it was.
         accuracy: of the device, with the first, with the second, with both.
         parts: of these four, in the same order.
     """
@@ -83,11 +83,17 @@ class Joint:
         return self.first * self.second
 
 
-def joint(base: Choices, first: dict, second: dict) -> Joint:
-    """Run a device, with one change, with the other, and with both."""
-    every = [pipeline(**{**vars(base), **change}) for change in ({}, first, second, {**first, **second})]
-    whole = every[0].pj()
-    ratios = [result.pj() / whole for result in every[1:]]
+def joint(base: Choices, first: dict, second: dict, part: str | None = None) -> Joint:
+    """Run a device, with one change, with the other, and with both.
+
+    Args:
+        base: the device.
+        first, second: choices that are changed.
+        part: whose energy is compared, such as "network"; None compares the whole device's.
+    """
+    every = [pipeline(**vars(base.but(**change))) for change in ({}, first, second, {**first, **second})]
+    energies = [result.pj() if part is None else result.parts[part].pj() for result in every]
+    ratios = [energy / energies[0] for energy in energies[1:]]
     return Joint(*ratios, tuple(r.accuracy for r in every), tuple(r.parts for r in every))
 
 

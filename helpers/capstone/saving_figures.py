@@ -22,7 +22,7 @@ def bill(parts: Mapping[str, Part], title: str, said: str) -> go.Figure:
     kinds = {
         "arithmetic": lambda part: part.arithmetic_pj(),
         "weights read": lambda part: part.weight_bits * BIT_PJ,
-        "what passes between layers": lambda part: part.activation_bits * BIT_PJ,
+        "pixels and activations moved": lambda part: part.activation_bits * BIT_PJ,
         "membranes and belief": lambda part: part.state_bits * BIT_PJ,
     }
     patterns = ("", "/", ".", "x")
@@ -34,7 +34,7 @@ def bill(parts: Mapping[str, Part], title: str, said: str) -> go.Figure:
             orientation="h",
             marker={"color": list(COLOURS.values())[place], "pattern": {"shape": patterns[place]}},
         )
-    figure.update_layout(barmode="stack", height=360, margin_t=120)
+    figure.update_layout(barmode="stack", height=360, margin_t=120, legend_traceorder="normal")
     figure.update_xaxes(title="energy of a prediction [nJ]")
     figure.update_yaxes(title="part of the device", autorange="reversed")
     return titled(figure, title, said)
@@ -84,8 +84,8 @@ def joints(pairs: Mapping[str, tuple[str, str, Joint]], title: str, said: str) -
     figure = make_subplots(rows=1, cols=len(pairs), subplot_titles=list(pairs), horizontal_spacing=0.12)
     for col, (one, other, both) in enumerate(pairs.values(), 1):
         values = {
-            f"only {one}": both.first,
-            f"only {other}": both.second,
+            one: both.first,
+            other: both.second,
             "multiplied": both.product,
             "together": both.both,
         }
@@ -101,9 +101,7 @@ def joints(pairs: Mapping[str, tuple[str, str, Joint]], title: str, said: str) -
             row=1,
             col=col,
         )
-        figure.update_yaxes(
-            title="energy over the device's", range=[0, 1.15 * max(1, *values.values())], row=1, col=col
-        )
+        figure.update_yaxes(title="energy over what it was", range=[0, 1.15], row=1, col=col)
         figure.update_xaxes(title="what was changed", row=1, col=col)
     figure.update_layout(height=440, margin_t=120)
     return titled(figure, title, said)

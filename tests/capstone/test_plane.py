@@ -71,6 +71,9 @@ def test_pairs_fall_short_in_one_place_and_do_better_in_two():
     assert same.both > same.product and apart.both < apart.product
     energies = [sum(part.pj() for part in parts.values()) for parts in same.parts]
     assert np.allclose([e / energies[0] for e in energies[1:]], [same.first, same.second, same.both])
+    net = joint(base, spikes, eight, "network")
+    before, after = (known(base.but(**more)).parts["network"].pj() for more in ({}, {**spikes, **eight}))
+    assert net.both == after / before and net.both > net.product
     assert same.accuracy[0] == known(base).accuracy and same.accuracy[3] == known(base.but(**spikes, **eight)).accuracy
 
 

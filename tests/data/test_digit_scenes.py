@@ -267,15 +267,18 @@ def test_nothing_is_outside_zero_and_one():
     assert picture.max() == 1 and carried(np.full((8, 8), -1.0), np.array([[20.0, 20.0]])).max() == 0
 
 
-def test_shrinking_takes_the_mean_of_each_block_behind_a_border():
+def test_shrinking_takes_means_of_the_middle_and_makes_full_ink_full():
+    """Adaptive pooling of 20 pixels to 8: the block of output k begins at ⌊20k/8⌋ and ends at ⌈20(k + 1)/8⌉."""
     ink = torch.rand(3, 1, 28, 28)
     small = shrunk(ink)
-    assert small.shape == (3, 1, 8, 8)
-    for n, a, b in itertools.product(range(3), range(8), range(8)):
-        total = 0.0
-        for i, j in itertools.product(range(4 * a - 2, 4 * a + 2), range(4 * b - 2, 4 * b + 2)):
-            total += float(ink[n, 0, i, j]) if 0 <= i < 28 and 0 <= j < 28 else 0.0
-        assert float(small[n, 0, a, b]) == pytest.approx(total / 16, abs=1e-6)
+    assert small.shape == (3, 1, 8, 8) and torch.allclose(small.amax((1, 2, 3)), torch.ones(3))
+    ends = [(4 + 20 * k // 8, 4 - (-20 * (k + 1) // 8)) for k in range(8)]
+    means = torch.stack([torch.stack([ink[:, 0, a:b, c:d].mean((1, 2)) for c, d in ends], 1) for a, b in ends], 1)
+    assert torch.allclose(small[:, 0], means / means.amax((1, 2), keepdim=True), atol=1e-6)
+    assert torch.equal(shrunk(torch.zeros(1, 1, 28, 28)), torch.zeros(1, 1, 8, 8))
+    edge = torch.zeros(1, 1, 28, 28)
+    edge[..., 3, :] = edge[..., 24:, :] = 1  # outside the middle
+    assert torch.equal(shrunk(edge), torch.zeros(1, 1, 8, 8))
 
 
 def test_mnist_is_shrunk_and_then_carried_as_the_others(monkeypatch):
