@@ -95,7 +95,7 @@ def joints(pairs: Mapping[str, tuple[str, str, Joint]], title: str, said: str) -
             y=list(values.values()),
             text=[f"× {value:.2g}" for value in values.values()],
             mode="markers+text",
-            textposition="top center",
+            textposition=["top center", "top center", "bottom center", "top center"],
             cliponaxis=False,
             marker={"color": colours, "size": 15, "symbol": ["circle", "diamond", "x", "square"]},
             showlegend=False,
@@ -103,10 +103,10 @@ def joints(pairs: Mapping[str, tuple[str, str, Joint]], title: str, said: str) -
             col=col,
         )
         ticks = [0.003, 0.01, 0.03, 0.1, 0.3, 1]
-        log = {"type": "log", "range": [-2.6, 0.15], "tickvals": ticks, "ticktext": [f"{t:g}" for t in ticks]}
+        log = {"type": "log", "range": [-2.7, 0.4], "tickvals": ticks, "ticktext": [f"{t:g}" for t in ticks]}
         figure.update_yaxes(title="energy over what it was", **log, row=1, col=col)
         figure.update_xaxes(title="what was changed", tickangle=-35, row=1, col=col)
-    figure.update_layout(height=440, margin_t=120)
+    figure.update_layout(height=480, margin_t=120)
     return titled(figure, title, said)
 
 
